@@ -1,0 +1,54 @@
+"""The errors that this package raises: expected, found, where, one remedy.
+
+Strategies refuse a round with Flower's own ``AggregationError`` instead, so that
+Flower's exit codes stay right.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class CollabEditError(Exception):
+    """Root of every error that is raised on purpose by this package."""
+
+
+class ConfigurationError(CollabEditError, ValueError):
+    """A setting or hyperparameter that is unknown, out of range or contradictory."""
+
+
+class UnsupportedArchitectureError(CollabEditError, ValueError):
+    """A model whose family has no entry in ``models/architectures.json``."""
+
+
+class RequestFormatError(CollabEditError, ValueError):
+    """An edit request or evaluation record that does not have the expected form."""
+
+
+class SubjectNotFoundError(CollabEditError, ValueError):
+    """A subject that cannot be located among the tokens of its prompt."""
+
+
+class SecondMomentError(CollabEditError, ValueError):
+    """A second moment (covariance) that belongs to another model or is unusable."""
+
+
+class SingularSystemError(CollabEditError, ArithmeticError):
+    """A linear system that has no Cholesky factor."""
+
+
+class PayloadError(CollabEditError, ValueError):
+    """A message whose content does not follow ``docs/payload_format.md``."""
+
+
+def shorten(values: Iterable[object], limit: int = 5) -> str:
+    """Return the first ``limit`` values as text, followed by how many are left out."""
+    items = [repr(value) for value in values]
+    rest = len(items) - limit
+    return ", ".join(items[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that names the known words nearest to ``name``."""
+    names = sorted(known)
+    matches = get_close_matches(name, names, n=3) or names
+    return f"Known: {shorten(matches)}."

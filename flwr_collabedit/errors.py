@@ -36,6 +36,10 @@ class SingularSystemError(CollabEditError, ArithmeticError):
     """A linear system that has no Cholesky factor."""
 
 
+class NonFiniteOutputError(CollabEditError, ArithmeticError):
+    """A model whose output holds NaN or infinity, so that it cannot be scored."""
+
+
 class PayloadError(CollabEditError, ValueError):
     """A message whose content does not follow ``docs/payload_format.md``."""
 

@@ -1,0 +1,105 @@
+"""Result tables, for a terminal and for Markdown, from the same columns and rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.table import Table
+from rich.text import Text
+
+from flwr_collabedit.evaluation.metrics import MetricSums, summarize
+
+ABSENT = "\u2013"
+
+Row = Mapping[str, str | float | None]
+"""Column key to value; a missing key and ``None`` are shown as absent."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes
+    ----------
+    key : str
+        Where the column's value is found in a row.
+    header : str
+        What is shown above it.
+    style : {"text", "percent", "scientific"}
+        ``percent`` takes numbers in 0-100 and shows one decimal; ``scientific`` shows
+        two significant digits.
+    """
+
+    key: str
+    header: str
+    style: Literal["text", "percent", "scientific"] = "percent"
+
+    def cell(self, row: Row) -> str:
+        """Return the row's value in this column as text."""
+        value = row.get(self.key)
+        if value is None:
+            return ABSENT
+        match self.style:
+            case "text":
+                return str(value)
+            case "percent":
+                return f"{value:.1f}"
+            case "scientific":
+                return f"{value:.1e}"
+
+
+SCORE_COLUMNS = (
+    Column("method", "method", "text"),
+    Column("Score", "Score"),
+    Column("ES", "ES"),
+    Column("PS", "PS"),
+    Column("NS", "NS"),
+    Column("EA", "EA"),
+    Column("PA", "PA"),
+    Column("NA", "NA"),
+    Column("accuracy_score", "accuracy Score"),
+    Column("generated_efficacy", "generated"),
+    Column("generated_paraphrase", "generated paraphrase"),
+    Column("retention", "retention"),
+)
+
+GAP_COLUMNS = (
+    Column("parameter", "parameter", "text"),
+    Column("gap", "relative Frobenius gap", "scientific"),
+)
+
+
+def score_row(method: str, sums: MetricSums) -> Row:
+    """Return the row of ``SCORE_COLUMNS`` for one method's sums over its cases."""
+    return {"method": method, **summarize(sums)}
+
+
+def gap_rows(gaps: Mapping[str, float]) -> list[Row]:
+    """Return the rows of ``GAP_COLUMNS``, one per parameter name."""
+    return [{"parameter": name, "gap": gap} for name, gap in gaps.items()]
+
+
+def render_markdown(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """Return a Markdown section: a heading and a table, ending in a line break."""
+    lines = [
+        _markdown_line([column.header for column in columns]),
+        _markdown_line(["---" if c.style == "text" else "---:" for c in columns]),
+        *(_markdown_line([column.cell(row) for column in columns]) for row in rows),
+    ]
+    return f"## {title}\n\n" + "\n".join(lines) + "\n"
+
+
+def render_rich(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+    """Return the same table for a terminal; cells are taken as text, not as markup."""
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(
+            column.header, justify="left" if column.style == "text" else "right"
+        )
+    for row in rows:
+        table.add_row(*(Text(column.cell(row)) for column in columns))
+    return table
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"

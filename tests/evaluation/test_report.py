@@ -1,0 +1,77 @@
+"""Tables are pinned as text: the same rows for a terminal and for Markdown."""
+
+import io
+
+from rich.console import Console
+
+from flwr_collabedit.evaluation.metrics import MetricSums
+from flwr_collabedit.evaluation.report import (
+    GAP_COLUMNS,
+    SCORE_COLUMNS,
+    Column,
+    gap_rows,
+    render_markdown,
+    render_rich,
+    score_row,
+)
+
+COLUMNS = (Column("method", "method", "text"), Column("Score", "Score"))
+ROWS = [{"method": "before", "Score": 0.04}, {"method": "[b]a|b[/b]", "Score": None}]
+
+
+def shown(table) -> str:
+    console = Console(file=io.StringIO(), width=200, color_system=None)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_markdown_table_is_as_pinned():
+    assert render_markdown("Scores", COLUMNS, ROWS) == (
+        "## Scores\n"
+        "\n"
+        "| method | Score |\n"
+        "| --- | ---: |\n"
+        "| before | 0.0 |\n"
+        "| [b]a\\|b[/b] | \u2013 |\n"
+    )
+
+
+def test_terminal_table_shows_the_same_cells_and_takes_no_markup():
+    lines = shown(render_rich("Scores", COLUMNS, ROWS)).splitlines()
+
+    assert lines[0].strip() == "Scores"
+    assert [cell.strip() for cell in lines[4].split("\u2502")[1:3]] == ["before", "0.0"]
+    assert [cell.strip() for cell in lines[5].split("\u2502")[1:3]] == [
+        "[b]a|b[/b]",
+        "\u2013",
+    ]
+
+
+def test_a_score_row_fills_every_score_column_from_the_sums():
+    sums = MetricSums.of(
+        {
+            "efficacy-success": 1.0,
+            "paraphrase-success": 0.5,
+            "neighborhood-success": 0.25,
+            "efficacy-accuracy": 0.9,
+            "paraphrase-accuracy": 0.8,
+            "neighborhood-accuracy": 0.7,
+            "generated-efficacy": 0.6,
+            "generated-paraphrase": 0.55,
+        }
+    )
+
+    row = score_row("CollabEdit", sums)
+
+    # Score 3/7; accuracy Score 3 / (1/0.9 + 1/0.8 + 1/0.7) = 0.79162
+    assert " ".join(column.cell(row) for column in SCORE_COLUMNS) == (
+        "CollabEdit 42.9 100.0 50.0 25.0 90.0 80.0 70.0 79.2 60.0 55.0 \u2013"
+    )
+
+
+def test_gaps_are_in_scientific_notation():
+    rows = gap_rows({"transformer.h.3.mlp.c_proj.weight": 0.0000123})
+
+    assert render_markdown("Gap", GAP_COLUMNS, rows).splitlines()[-1] == (
+        "| transformer.h.3.mlp.c_proj.weight | 1.2e-05 |"
+    )

@@ -32,6 +32,10 @@ class SecondMomentError(CollabEditError, ValueError):
     """A second moment (covariance) that belongs to another model or is unusable."""
 
 
+class MatrixError(CollabEditError, ValueError):
+    """A matrix whose shape, dtype or entries are not what its name stands for."""
+
+
 class SingularSystemError(CollabEditError, ArithmeticError):
     """A linear system that has no Cholesky factor."""
 

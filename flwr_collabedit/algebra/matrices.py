@@ -1,0 +1,57 @@
+"""The one check that every matrix passes where it enters the algebra."""
+
+import torch
+from torch import Tensor
+
+from flwr_collabedit.errors import MatrixError
+
+
+def as_float64(
+    name: str, matrix: Tensor, *, shape: tuple[int | None, int | None] = (None, None)
+) -> Tensor:
+    """Return a floating point matrix in float64, after it is checked.
+
+    Parameters
+    ----------
+    name : str
+        What the caller knows the matrix as; named in the error.
+    matrix : Tensor
+        Two-dimensional, of any floating point dtype, finite.
+    shape : tuple of (int or None)
+        Expected number of rows and columns; ``None`` accepts any number.
+
+    Returns
+    -------
+    Tensor
+        ``matrix`` itself where it is float64 already, otherwise a float64 copy on
+        the same device.
+
+    Raises
+    ------
+    MatrixError
+        If the number of dimensions, the shape or the dtype is another, or an entry
+        is infinite or not a number.
+    """
+    found = tuple(matrix.shape)
+    fits = len(found) == 2 and all(
+        expected in (None, size) for expected, size in zip(shape, found, strict=True)
+    )
+    if not fits:
+        rows, columns = ("any" if size is None else size for size in shape)
+        raise MatrixError(
+            f"expected {name} of shape ({rows}, {columns}), found {found}; "
+            f"keys and residuals are columns: one edit each"
+        )
+    if not matrix.dtype.is_floating_point:
+        raise MatrixError(
+            f"expected {name} of a floating point dtype, found {matrix.dtype}; "
+            f"convert it with .to(torch.float64)"
+        )
+    if not bool(torch.isfinite(matrix).all()):
+        num_bad = int((~torch.isfinite(matrix)).sum())
+        raise MatrixError(
+            f"expected finite entries in {name}, found {num_bad} of "
+            f"{matrix.numel()} infinite or not a number; look for a half precision "
+            f"overflow or a diverged optimisation where it was measured"
+        )
+    return matrix.to(torch.float64)

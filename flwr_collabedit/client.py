@@ -1,0 +1,224 @@
+"""The client: one party's private edits behind Flower's ``NumPyClient``."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from flwr.client import NumPyClient
+from flwr.common import Scalar
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flwr_collabedit.data.requests import EditRequest, EvaluationCase
+from flwr_collabedit.editors.config import MemitConfig
+from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.editors.memit import measure
+from flwr_collabedit.editors.targets import optimize_targets
+from flwr_collabedit.errors import ConfigurationError, PayloadError
+from flwr_collabedit.evaluation.evaluate import evaluate_cases
+from flwr_collabedit.evaluation.metrics import MetricSums
+from flwr_collabedit.instruction import EditedModel, Instruction
+from flwr_collabedit.models.fingerprint import describe
+from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.weights import applied_deltas, read_weight
+from flwr_collabedit.payloads import (
+    RESIDUAL_SQUARE,
+    digest,
+    pack_statistics,
+    to_record,
+    unpack_deltas,
+)
+from flwr_collabedit.target_store import TargetStore
+
+Arrays: TypeAlias = list[NDArray[np.generic]]
+
+
+class EditingClient(NumPyClient):
+    """Edits and scores a party's own facts; only statistics of them leave it.
+
+    The model is left bit-identical by every call, also by one that raises: Ray's
+    actors serve many clients with one model.
+
+    Parameters
+    ----------
+    language_model : LanguageModel
+        The unedited model.
+    rounds : sequence of sequence of EvaluationCase
+        The party's edits of each round, first round first; none after the last.
+    name : str
+        Names the client in logs and result files.
+    state_folder : Path
+        The client's own; targets are kept there between the exchanges of a round.
+    results_folder : Path or None
+        Where per-case scores are written, one JSON line a case; they name facts and
+        stay with the client. ``None`` writes nothing.
+    """
+
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        rounds: Sequence[Sequence[EvaluationCase]],
+        *,
+        name: str,
+        state_folder: Path,
+        results_folder: Path | None = None,
+    ) -> None:
+        self.language_model = language_model
+        self.rounds = rounds
+        self.name = name
+        self.targets = TargetStore(state_folder)
+        self.results_folder = results_folder
+
+    def fit(
+        self, parameters: Arrays, config: dict[str, Scalar]
+    ) -> tuple[Arrays, int, dict[str, Scalar]]:
+        """Measure this round's edits on the model that the server describes.
+
+        Parameters
+        ----------
+        parameters : list of ndarray
+            Cumulative delta ``(d_value, d_key)`` of every edited weight.
+        config : dict
+            An `Instruction`, as scalars.
+
+        Returns
+        -------
+        list of ndarray
+            Statistics of the measured weights, in the order of
+            `flwr_collabedit.payloads.array_keys`.
+        int
+            Number of edits.
+        dict
+            Figures (numbers) and what the reply repeats of the instruction (text).
+        """
+        instruction, memit, deltas = self._read(parameters, config)
+        requests = self._requests(instruction.server_round)
+        starts_round = self._digest(instruction, parameters) == instruction.round_id
+        arrays: Arrays = []
+        residual_square = 0.0
+        with applied_deltas(self.language_model, deltas):
+            began = time.perf_counter()
+            targets = self._targets(instruction, memit, requests, starts_round)
+            measuring = time.perf_counter()
+            for name in instruction.measured:
+                keys, residuals = self._measure(name, instruction, requests, targets)
+                residual_square = float(residuals.square().sum())
+                arrays += pack_statistics(
+                    keys, residuals, instruction.form, instruction.wire_dtype
+                )
+        figures: dict[str, Scalar] = {
+            RESIDUAL_SQUARE: residual_square,
+            "seconds-targets": measuring - began,
+            "seconds-measure": time.perf_counter() - measuring,
+        }
+        return arrays, len(requests), {**figures, **instruction.reply_config()}
+
+    def evaluate(
+        self, parameters: Arrays, config: dict[str, Scalar]
+    ) -> tuple[float, int, dict[str, Scalar]]:
+        """Score the cases edited so far; before the first round, all of them.
+
+        Returns
+        -------
+        float
+            Mean negative log probability of the new targets, in nats.
+        int
+            Number of cases.
+        dict
+            Sums and counts, see `flwr_collabedit.evaluation.metrics.MetricSums`.
+        """
+        instruction, _, deltas = self._read(parameters, config)
+        last = instruction.server_round or len(self.rounds)
+        cases = [case for edits in self.rounds[:last] for case in edits]
+        with applied_deltas(self.language_model, deltas):
+            total = self._score(cases, instruction) + self._health(instruction)
+        loss = total.mean("target-loss") or 0.0
+        return loss, len(cases), {**total.to_flat(), **instruction.reply_config()}
+
+    def _read(
+        self, parameters: Arrays, config: Mapping[str, Scalar]
+    ) -> tuple[Instruction, MemitConfig, dict[str, Tensor]]:
+        instruction = Instruction.from_config(config)
+        memit = MemitConfig.from_json(instruction.hyperparameters)
+        own = describe(self.language_model, memit.layers)
+        if own.fingerprint != instruction.fingerprint:
+            raise PayloadError(
+                f"Client {self.name!r} holds model {self.language_model.name!r} with "
+                f"fingerprint {own.fingerprint[:12]}, but the server edits "
+                f"{instruction.fingerprint[:12]}. Load the same model, revision and "
+                "tokenizer on every party."
+            )
+        model = EditedModel(fingerprint=own.fingerprint, shapes=own.shapes)
+        return instruction, memit, unpack_deltas(parameters, model)
+
+    def _requests(self, server_round: int) -> list[EditRequest]:
+        if server_round > len(self.rounds):
+            return []
+        return [case.request for case in self.rounds[server_round - 1]]
+
+    def _digest(self, instruction: Instruction, parameters: Arrays) -> str:
+        keys = [f"{name}/delta" for name in instruction.parameters]
+        return digest(to_record(keys, parameters))
+
+    def _targets(
+        self,
+        instruction: Instruction,
+        memit: MemitConfig,
+        requests: Sequence[EditRequest],
+        starts_round: bool,
+    ) -> Tensor:
+        """Return the round's targets, optimised on the model that it began with."""
+        stored = self.targets.load(instruction, requests)
+        if stored is not None:
+            return stored
+        if not starts_round:
+            raise ConfigurationError(
+                f"Client {self.name!r} has no targets for round "
+                f"{instruction.server_round} in {self.targets.folder}, and the model "
+                "has moved on since the round began. Keep the state folder between "
+                "messages."
+            )
+        contexts = ContextTemplates.from_json(instruction.contexts)
+        found = optimize_targets(self.language_model, requests, memit, contexts)
+        self.targets.save(instruction, requests, found.z)
+        return found.z
+
+    def _measure(
+        self,
+        name: str,
+        instruction: Instruction,
+        requests: Sequence[EditRequest],
+        targets: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        memit = MemitConfig.from_json(instruction.hyperparameters)
+        layer = memit.layers[instruction.parameters.index(name)]
+        contexts = ContextTemplates.from_json(instruction.contexts)
+        return measure(self.language_model, layer, requests, targets, contexts)
+
+    def _score(
+        self, cases: Sequence[EvaluationCase], instruction: Instruction
+    ) -> MetricSums:
+        evaluation = evaluate_cases(self.language_model, cases)
+        if self.results_folder is not None:
+            self.results_folder.mkdir(parents=True, exist_ok=True)
+            file = f"{self.name}-round-{instruction.server_round}.jsonl"
+            path = self.results_folder / file
+            path.write_text(evaluation.to_json_lines(), encoding="utf-8")
+        return evaluation.sums
+
+    def _health(self, instruction: Instruction) -> MetricSums:
+        """Return norms of the edited weights and what is left of the residual."""
+        values = {}
+        for name in instruction.parameters:
+            weight = read_weight(self.language_model.model, name).double()
+            values[f"l1/{name}"] = float(weight.abs().sum())
+            values[f"l2/{name}"] = float(weight.norm())
+        requests = self._requests(instruction.server_round)
+        stored = self.targets.load(instruction, requests) if requests else None
+        if stored is not None:
+            last = instruction.parameters[-1]
+            _, residuals = self._measure(last, instruction, requests, stored)
+            values[RESIDUAL_SQUARE] = float(residuals.square().sum())
+        return MetricSums.of(values)

@@ -1,0 +1,139 @@
+"""The Flower ``ClientApp`` around an `EditingClient`, and one ready for deployments.
+
+An existing app names ``flwr_collabedit.client_app:app`` as its client. Each SuperNode's
+``--node-config`` then says what the party brings: ``model``, ``edits-path``,
+``edits-format``, ``edits-per-round``, ``state-folder``, ``device`` and ``dtype``.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.clientapp import ClientApp
+from flwr.common import Scalar
+
+from flwr_collabedit.client import Arrays, EditingClient
+from flwr_collabedit.data.loading import load_cases
+from flwr_collabedit.errors import ConfigurationError, nearest
+from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.models.loading import LanguageModel, load_language_model
+from flwr_collabedit.payloads import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    NUM_EDITS,
+    array_keys,
+    to_record,
+)
+
+_NODE_DEFAULTS = {
+    "model": "",
+    "edits-path": "",
+    "edits-format": "counterfact",
+    "edits-per-round": 0,
+    "state-folder": "",
+    "device": "cpu",
+    "dtype": "float32",
+}
+_FLOWER_KEYS = {"partition-id", "num-partitions"}
+
+
+def make_client_app(client_fn: Callable[[Context], EditingClient]) -> ClientApp:
+    """Return a ClientApp that answers training and evaluation messages.
+
+    Parameters
+    ----------
+    client_fn : callable
+        Makes the party's client from Flower's context; called for every message.
+    """
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        config, arrays = _read(message)
+        instruction = Instruction.from_config(config)
+        found, num_edits, figures = client_fn(context).fit(arrays, config)
+        keys = array_keys(instruction.measured, instruction.form)
+        return _reply(message, to_record(keys, found), num_edits, figures)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        config, arrays = _read(message)
+        loss, num_cases, figures = client_fn(context).evaluate(arrays, config)
+        return _reply(message, None, num_cases, {"loss": loss, **figures})
+
+    return app
+
+
+def deployed_client(context: Context) -> EditingClient:
+    """Return the client that a SuperNode's ``--node-config`` describes."""
+    given = {k: v for k, v in context.node_config.items() if k not in _FLOWER_KEYS}
+    for key in given:
+        if key not in _NODE_DEFAULTS:
+            raise ConfigurationError(
+                f"Unknown key {key!r} in the node config. "
+                f"{nearest(key, _NODE_DEFAULTS)}"
+            )
+    settings = {**_NODE_DEFAULTS, **given}
+    for key in ("model", "edits-path", "state-folder"):
+        if not settings[key]:
+            raise ConfigurationError(
+                f"The node config has no {key!r}. Start the SuperNode with "
+                f"--node-config '{key}=\"...\"'; paths must be absolute."
+            )
+    cases = load_cases(
+        str(settings["edits-path"]), data_format=str(settings["edits-format"])
+    )
+    size = int(settings["edits-per-round"]) or max(len(cases), 1)
+    return EditingClient(
+        cached_model(
+            str(settings["model"]), str(settings["dtype"]), str(settings["device"])
+        ),
+        [cases[start : start + size] for start in range(0, len(cases), size)],
+        name=f"node-{context.node_id}",
+        state_folder=Path(str(settings["state-folder"])),
+        results_folder=Path(str(settings["state-folder"])) / "results",
+    )
+
+
+@lru_cache(maxsize=1)
+def cached_model(name: str, dtype: str, device: str) -> LanguageModel:
+    """Return a model, loaded once a process: Ray's actors serve many clients."""
+    return load_language_model(name, dtype=dtype, device=device)
+
+
+def _read(message: Message) -> tuple[dict[str, Scalar], Arrays]:
+    arrays = message.content.array_records[ARRAYS]
+    config = dict(message.content.config_records[CONFIG])
+    return config, [array.numpy() for array in arrays.values()]
+
+
+def _reply(
+    message: Message,
+    arrays: ArrayRecord | None,
+    num_edits: int,
+    figures: dict[str, Scalar],
+) -> Message:
+    """Return a reply: numbers to the metric record, text to the config record."""
+    text = {key: value for key, value in figures.items() if isinstance(value, str)}
+    numbers = {key: value for key, value in figures.items() if key not in text}
+    content = RecordDict(
+        {
+            METRICS: MetricRecord({NUM_EDITS: num_edits, **numbers}),
+            CONFIG: ConfigRecord(text),
+        }
+    )
+    if arrays is not None:
+        content[ARRAYS] = arrays
+    return Message(content, reply_to=message)
+
+
+app = make_client_app(deployed_client)

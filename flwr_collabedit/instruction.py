@@ -1,0 +1,113 @@
+"""What the server asks of a client, as scalars that a Flower ``ConfigRecord`` carries.
+
+``docs/payload_format.md`` lists the keys.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flwr_collabedit.algebra.schedule import LayerSchedule
+from flwr_collabedit.errors import PayloadError
+
+SCHEMA_VERSION = 1
+Form = Literal["factors", "dense"]
+WireDtype = Literal["float32", "float64"]
+_SEPARATOR = "\n"
+_REPLY_FIELDS = ("schema-version", "fingerprint", "round-id", "form", "layer-schedule")
+
+
+class EditedModel(BaseModel):
+    """What every party must hold alike, and all that the server knows of the model.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Of config, tokenizer and the edited layers' base weights.
+    shapes : dict of str to (int, int)
+        ``(d_value, d_key)`` of every edited weight by parameter name, in the order of
+        the layers.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    fingerprint: str
+    shapes: dict[str, tuple[int, int]]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the edited weights, lowest layer first."""
+        return tuple(self.shapes)
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class Instruction(BaseModel):
+    """What the server asks of a client in one exchange.
+
+    Attributes
+    ----------
+    server_round : int
+        Counts from 1; 0 asks for an evaluation before the first round.
+    round_id : str
+        Identifies the model that the round starts from; targets are kept under it.
+    measured : tuple of str
+        The parameters whose statistics are asked for; empty for an evaluation.
+    hyperparameters, contexts : str
+        JSON of the editor's configuration and of the shared context templates.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=_kebab, populate_by_name=True
+    )
+
+    schema_version: int = SCHEMA_VERSION
+    server_round: int
+    round_id: str
+    fingerprint: str
+    parameters: tuple[str, ...]
+    measured: tuple[str, ...] = ()
+    layer_schedule: LayerSchedule = "synchronous"
+    form: Form = "factors"
+    wire_dtype: WireDtype = "float32"
+    hyperparameters: str
+    contexts: str
+
+    def to_config(self) -> dict[str, str | int]:
+        """Return the instruction as scalars, as a ``ConfigRecord`` carries them."""
+        fields = self.model_dump(by_alias=True)
+        return {
+            key: _SEPARATOR.join(value) if isinstance(value, tuple) else value
+            for key, value in fields.items()
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, object]) -> Self:
+        """Read an instruction; keys that are not ours (a user's own) are ignored."""
+        names = {_kebab(name) for name in cls.model_fields}
+        fields = {key: value for key, value in config.items() if key in names}
+        version = fields.get("schema-version")
+        if version != SCHEMA_VERSION:
+            raise PayloadError(
+                f"Expected an instruction of schema version {SCHEMA_VERSION}, found "
+                f"{version!r}. Install the same flwr-collabedit on server and clients."
+            )
+        for key in ("parameters", "measured"):
+            text = fields.get(key, "")
+            fields[key] = tuple(str(text).split(_SEPARATOR)) if text else ()
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise PayloadError(
+                f"Instruction field {problem['loc']}: {problem['msg']}, found "
+                f"{problem['input']!r}. Use a strategy of flwr_collabedit."
+            ) from None
+
+    def reply_config(self) -> dict[str, str]:
+        """Return what a reply repeats, so that the server sees what it answers."""
+        fields = self.to_config()
+        return {key: str(fields[key]) for key in _REPLY_FIELDS}

@@ -1,0 +1,161 @@
+"""CollabEdit: clients' edits merged into exactly what one party would have written.
+
+Zheng et al. "CollabEdit: Towards Non-destructive Collaborative Knowledge Editing",
+ICLR 2025, https://arxiv.org/abs/2410.09508, section 4. The paper merges
+``sum_i Delta_i (C + K_i K_i^T) (C + sum_j K_j K_j^T)^-1``; since
+``Delta_i (C + K_i K_i^T) = R_i K_i^T``, the server needs only two sums.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from logging import INFO
+from typing import Any
+
+from flwr.app import Message
+from flwr.common import log
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from flwr_collabedit.algebra.edit_statistics import EditStatistics
+from flwr_collabedit.algebra.least_squares import solve_update
+from flwr_collabedit.algebra.schedule import (
+    check_schedule,
+    exchange_groups,
+    residual_share,
+)
+from flwr_collabedit.errors import ConfigurationError, SecondMomentError
+from flwr_collabedit.instruction import EditedModel, Form
+from flwr_collabedit.payloads import ARRAYS, RESIDUAL_SQUARE, read_reply, record_bytes
+from flwr_collabedit.strategies.edit_strategy import EditStrategy
+from flwr_collabedit.strategies.round_report import RoundReport, reply_number
+
+
+class CollabEditStrategy(EditStrategy):
+    """Sum the clients' edit statistics, solve once: merged equals pooled.
+
+    Parameters
+    ----------
+    model : EditedModel
+        See `EditStrategy`.
+    second_moments : mapping of str to Tensor
+        ``C0 = E[k k^T]``, ``(d_key, d_key)``, of every edited weight. Only the server
+        needs them.
+    second_moment_weight : float
+        ``lambda`` > 0 in ``C = lambda C0``.
+    layer_schedule : {"synchronous", "frozen"}
+        ``synchronous`` takes one exchange a layer, each measured on the global model
+        with the lower layers of this round merged: canonical MEMIT. ``frozen`` takes
+        one exchange in all, every layer measured on the round's starting model.
+    residual_split : {"remaining", "uniform"} or None
+        Share of the residual that each layer writes; ``None`` is the schedule's own
+        (``remaining`` for synchronous, ``uniform`` for frozen).
+    form : {"factors", "dense"}
+        ``factors`` is lossless and smaller as long as a client has fewer edits than
+        ``d_key``; ``dense`` has the same shape for every client.
+    **common
+        See `EditStrategy`.
+
+    Notes
+    -----
+    Replies are summed in the order of their arrival, in float64: another order moves
+    the sums by at most ``num_clients * 2^-53`` relative.
+    """
+
+    def __init__(
+        self,
+        model: EditedModel,
+        second_moments: Mapping[str, Tensor],
+        second_moment_weight: float,
+        *,
+        layer_schedule: str = "synchronous",
+        residual_split: str | None = None,
+        form: Form = "factors",
+        **common: Any,
+    ) -> None:
+        super().__init__(model, **common)
+        self.layer_schedule, self.residual_split = check_schedule(
+            layer_schedule, residual_split
+        )
+        if second_moment_weight <= 0:
+            raise ConfigurationError(
+                f"Expected second_moment_weight > 0, found {second_moment_weight}."
+            )
+        _check_second_moments(model, second_moments)
+        self.second_moments = dict(second_moments)
+        self.second_moment_weight = second_moment_weight
+        self.form: Form = form
+
+    def edit(self, grid: Grid, nodes: Sequence[int], report: RoundReport) -> None:
+        """Run one exchange a group of layers, solving after each."""
+        groups = exchange_groups(self.model.parameters, self.layer_schedule)
+        for index, measured in enumerate(groups):
+            totals, nodes = self._sum_statistics(grid, nodes, measured, report)
+            started = time.perf_counter()
+            for name in measured:
+                self._deltas[name] = self._deltas[name] + self._solve(
+                    name, totals[name]
+                )
+            report.add_seconds("solve", time.perf_counter() - started)
+            if index == 0:
+                report.num_edits = totals[measured[0]].num_edits
+        report.num_clients = len(nodes)
+
+    def summary(self) -> None:
+        """Log the strategy's options."""
+        log(INFO, "\t├──> Layer schedule: %s", self.layer_schedule)
+        log(INFO, "\t├──> Form: %s", self.form)
+        super().summary()
+
+    def _sum_statistics(
+        self,
+        grid: Grid,
+        nodes: Sequence[int],
+        measured: tuple[str, ...],
+        report: RoundReport,
+    ) -> tuple[dict[str, EditStatistics], list[int]]:
+        instruction = self.instruction(
+            report.server_round, measured, self.layer_schedule, self.form
+        )
+        totals = {
+            name: EditStatistics.zero(*self.model.shapes[name]) for name in measured
+        }
+        residual_square = 0.0
+        slowest = {"targets": 0.0, "measure": 0.0}
+
+        def accept(reply: Message) -> None:
+            nonlocal residual_square
+            statistics, _ = read_reply(
+                reply.content, instruction, self.model.shapes, self.max_norm
+            )
+            for name in measured:
+                totals[name] = totals[name] + statistics[name]
+            report.upload_bytes += record_bytes(reply.content.array_records[ARRAYS])
+            residual_square += reply_number(reply, RESIDUAL_SQUARE)
+            for phase, seconds in slowest.items():
+                slowest[phase] = max(seconds, reply_number(reply, f"seconds-{phase}"))
+
+        accepted = self.ask(grid, nodes, instruction, accept, report)
+        for phase, seconds in slowest.items():
+            report.add_seconds(phase, seconds)
+        if report.residual_norm_before is None:
+            report.residual_norm_before = residual_square**0.5
+        return totals, accepted
+
+    def _solve(self, name: str, total: EditStatistics) -> Tensor:
+        names = self.model.parameters
+        share = residual_share(names.index(name), len(names), self.residual_split)
+        prior = self.second_moment_weight * self.second_moments[name].double()
+        return share * solve_update(total, prior)
+
+
+def _check_second_moments(
+    model: EditedModel, second_moments: Mapping[str, Tensor]
+) -> None:
+    for name, (_, d_key) in model.shapes.items():
+        found = second_moments.get(name)
+        if found is None or tuple(found.shape) != (d_key, d_key):
+            raise SecondMomentError(
+                f"Expected a second moment of shape {(d_key, d_key)} for {name!r}, "
+                f"found {'none' if found is None else tuple(found.shape)}. Estimate it "
+                "with the model that is edited."
+            )

@@ -1,0 +1,283 @@
+"""What every editing strategy shares: who is asked, what is sent, what is reported."""
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from logging import INFO, WARNING
+
+import torch
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.common import log
+from flwr.serverapp import Grid
+from flwr.serverapp.exception import AggregationError
+from flwr.serverapp.strategy import Result, Strategy
+from torch import Tensor
+
+from flwr_collabedit.algebra.schedule import LayerSchedule
+from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.evaluation.metrics import MetricSums
+from flwr_collabedit.instruction import EditedModel, Form, Instruction, WireDtype
+from flwr_collabedit.payloads import (
+    ARRAYS,
+    CONFIG,
+    digest,
+    pack_deltas,
+    read_deltas,
+    read_metric_sums,
+    record_bytes,
+)
+from flwr_collabedit.strategies.exchange import run_exchange, wait_for_nodes
+from flwr_collabedit.strategies.round_report import RoundReport
+
+
+class EditStrategy(Strategy):
+    """Base of the strategies: Flower's loop around rounds of several exchanges.
+
+    A round may take several exchanges with the clients and must not hold all replies in
+    memory, which Flower's one ``send_and_receive`` a round cannot do. So
+    `configure_train` runs the exchanges itself, taking replies as they arrive, and
+    returns no messages for Flower to send; `aggregate_train` returns what they gave.
+
+    The arrays are the cumulative deltas of the edited weights, ``(d_value, d_key)``,
+    float64, zero at the start: the server needs no model.
+
+    Parameters
+    ----------
+    model : EditedModel
+        Fingerprint and shapes that every reply must match.
+    hyperparameters, contexts : str
+        JSON of the editor's configuration and the shared context templates; the
+        server passes them on unread.
+    wire_dtype : {"float32", "float64"}
+        Of all arrays in messages, both ways.
+    min_available_nodes : int
+        Connected clients to wait for before each round.
+    min_replies : int or None
+        Valid replies that each exchange needs; ``None`` asks for all.
+    max_norm : float or None
+        Bound on the Frobenius norm of each array in a reply.
+    exchange_timeout_s : float
+        How long an exchange waits for replies.
+    evaluate : bool
+        Whether clients score their own cases before the first and after every round.
+    on_round : callable or None
+        Called with the `RoundReport` of each finished round, 0 included.
+    """
+
+    def __init__(
+        self,
+        model: EditedModel,
+        *,
+        hyperparameters: str,
+        contexts: str,
+        wire_dtype: WireDtype = "float32",
+        min_available_nodes: int = 2,
+        min_replies: int | None = None,
+        max_norm: float | None = None,
+        exchange_timeout_s: float = 3600.0,
+        evaluate: bool = True,
+        on_round: Callable[[RoundReport], None] | None = None,
+    ) -> None:
+        if min_available_nodes < 1 or (min_replies is not None and min_replies < 1):
+            raise ConfigurationError(
+                "Expected min_available_nodes and min_replies of at least 1, found "
+                f"{min_available_nodes} and {min_replies}."
+            )
+        self.model = model
+        self.hyperparameters = hyperparameters
+        self.contexts = contexts
+        self.wire_dtype: WireDtype = wire_dtype
+        self.min_available_nodes = min_available_nodes
+        self.min_replies = min_replies
+        self.max_norm = max_norm
+        self.exchange_timeout_s = exchange_timeout_s
+        self.evaluate = evaluate
+        self.reports: list[RoundReport] = []
+        self._on_round = on_round
+        self._deltas: dict[str, Tensor] = {}
+        self._round_id = ""
+
+    @abstractmethod
+    def edit(self, grid: Grid, nodes: Sequence[int], report: RoundReport) -> None:
+        """Run the round's exchanges and advance ``self._deltas``."""
+
+    def initial_arrays(self) -> ArrayRecord:
+        """Return zero deltas for every edited weight."""
+        zeros = {
+            name: torch.zeros(shape, dtype=torch.float64)
+            for name, shape in self.model.shapes.items()
+        }
+        return pack_deltas(zeros, "float64")
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Score the unedited model, then run Flower's loop from zero deltas."""
+        arrays = self.initial_arrays() if initial_arrays is None else initial_arrays
+        if self.evaluate:
+            self.reports.append(RoundReport(0))
+            messages = self.configure_evaluate(
+                0, arrays, evaluate_config or ConfigRecord(), grid
+            )
+            replies = grid.send_and_receive(messages, timeout=timeout)
+            self.aggregate_evaluate(0, replies)
+        return super().start(
+            grid,
+            arrays,
+            num_rounds,
+            timeout,
+            train_config,
+            evaluate_config,
+            evaluate_fn,
+        )
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Run the round's exchanges; nothing is left for Flower to send."""
+        self._begin(server_round, arrays, config)
+        nodes = wait_for_nodes(grid, self.min_available_nodes, self.exchange_timeout_s)
+        self.reports.append(RoundReport(server_round))
+        self.edit(grid, nodes, self.reports[-1])
+        return ()
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the cumulative deltas and the figures of the round's exchanges."""
+        report = self.reports[-1]
+        if not self.evaluate:
+            self._finish(report)
+        return pack_deltas(self._deltas, "float64"), report.train_metrics()
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask every client to score its own cases on the current model."""
+        if not self.evaluate:
+            return ()
+        if server_round == 0:
+            self._begin(server_round, arrays, config)
+        self._config = dict(config)
+        nodes = wait_for_nodes(grid, self.min_available_nodes, self.exchange_timeout_s)
+        instruction = self.instruction(server_round)
+        self._num_asked = len(nodes)
+        return self.messages(nodes, instruction, MessageType.EVALUATE)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Return the scores over all clients' cases, from their sums and counts."""
+        if not self.evaluate:
+            return None
+        sums, valid = MetricSums(), 0
+        for reply in replies:
+            if reply.has_error():
+                log(WARNING, "Evaluation: a client failed: %s", reply.error.reason)
+                continue
+            sums = sums + read_metric_sums(reply.content)
+            valid += 1
+        needed = self._num_asked if self.min_replies is None else self.min_replies
+        if valid < needed:
+            raise AggregationError(
+                f"Evaluation of round {server_round}: expected at least {needed} valid "
+                f"replies, found {valid}. Mend these clients, or lower min_replies."
+            )
+        report = self.reports[-1]
+        report.set_evaluation(sums)
+        self._finish(report)
+        return MetricRecord(report.evaluation)
+
+    def summary(self) -> None:
+        """Log what is edited and what a round needs."""
+        log(INFO, "\t├──> Edited weights: %s", ", ".join(self.model.parameters))
+        log(INFO, "\t├──> Wire dtype: %s", self.wire_dtype)
+        log(INFO, "\t└──> Clients to wait for: %s", self.min_available_nodes)
+
+    def instruction(
+        self,
+        server_round: int,
+        measured: tuple[str, ...] = (),
+        layer_schedule: LayerSchedule = "synchronous",
+        form: Form = "factors",
+    ) -> Instruction:
+        """Return what one exchange of the round asks of the clients."""
+        return Instruction(
+            server_round=server_round,
+            round_id=self._round_id,
+            fingerprint=self.model.fingerprint,
+            parameters=self.model.parameters,
+            measured=measured,
+            layer_schedule=layer_schedule,
+            form=form,
+            wire_dtype=self.wire_dtype,
+            hyperparameters=self.hyperparameters,
+            contexts=self.contexts,
+        )
+
+    def messages(
+        self, nodes: Sequence[int], instruction: Instruction, message_type: str
+    ) -> list[Message]:
+        """Return one message a node: the current deltas and the instruction."""
+        arrays = pack_deltas(self._deltas, self.wire_dtype)
+        config = {**self._config, **instruction.to_config()}
+        return [
+            Message(
+                RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(config)}),
+                dst_node_id=node,
+                message_type=message_type,
+                group_id=str(instruction.server_round),
+            )
+            for node in nodes
+        ]
+
+    def ask(
+        self,
+        grid: Grid,
+        nodes: Sequence[int],
+        instruction: Instruction,
+        accept: Callable[[Message], None],
+        report: RoundReport,
+    ) -> list[int]:
+        """Run one training exchange; return the nodes whose replies were accepted."""
+        messages = self.messages(nodes, instruction, MessageType.TRAIN)
+        sent = record_bytes(messages[0].content.array_records[ARRAYS])
+        report.download_bytes += sent * len(messages)
+        started = time.perf_counter()
+        outcome = run_exchange(
+            grid,
+            messages,
+            accept,
+            label=f"Round {report.server_round}, {', '.join(instruction.measured)}",
+            min_replies=len(nodes) if self.min_replies is None else self.min_replies,
+            timeout_s=self.exchange_timeout_s,
+        )
+        report.add_seconds("exchange", time.perf_counter() - started)
+        report.dropped |= {str(node): why for node, why in outcome.dropped.items()}
+        return outcome.accepted
+
+    def _begin(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord
+    ) -> None:
+        self._deltas = read_deltas(arrays, self.model)
+        self._config = dict(config)
+        if server_round > 0 or not self._round_id:
+            self._round_id = digest(pack_deltas(self._deltas, self.wire_dtype))
+
+    def _finish(self, report: RoundReport) -> None:
+        if self._on_round is not None:
+            self._on_round(report)

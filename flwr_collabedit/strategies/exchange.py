@@ -1,0 +1,115 @@
+"""One exchange with the clients: send, take replies as they arrive, drop bad ones."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from logging import INFO, WARNING
+
+from flwr.app import Message
+from flwr.common import log
+from flwr.serverapp import Grid
+from flwr.serverapp.exception import AggregationError
+
+from flwr_collabedit.errors import PayloadError, shorten
+
+_POLL_S = 0.1
+# Replies are pulled a few at a time: all at once they would sit in memory together.
+_PULL_AT_ONCE = 4
+
+
+@dataclass
+class Outcome:
+    """Who took part in an exchange, and who was left out for which reason."""
+
+    accepted: list[int] = field(default_factory=list)
+    dropped: dict[int, str] = field(default_factory=dict)
+
+
+def wait_for_nodes(grid: Grid, min_nodes: int, timeout_s: float) -> list[int]:
+    """Return the connected nodes in the order of their ids, once there are enough.
+
+    Raises
+    ------
+    AggregationError
+        If fewer than ``min_nodes`` have connected after ``timeout_s`` seconds.
+    """
+    end = time.monotonic() + timeout_s
+    while len(nodes := sorted(grid.get_node_ids())) < min_nodes:
+        if time.monotonic() > end:
+            raise AggregationError(
+                f"Expected at least {min_nodes} connected clients, found {len(nodes)} "
+                f"after {timeout_s:.0f} s. Start more clients or lower "
+                "min_available_nodes."
+            )
+        time.sleep(_POLL_S)
+    return nodes
+
+
+def run_exchange(
+    grid: Grid,
+    messages: Sequence[Message],
+    accept: Callable[[Message], None],
+    *,
+    label: str,
+    min_replies: int,
+    timeout_s: float,
+) -> Outcome:
+    """Send the messages and hand every reply to ``accept`` as it arrives.
+
+    A reply that carries an error, that ``accept`` refuses with a `PayloadError` or that
+    does not arrive in time is left out and logged; it costs nobody else anything.
+
+    Raises
+    ------
+    AggregationError
+        If fewer than ``min_replies`` were accepted.
+    """
+    outcome = Outcome()
+    missing = {message.metadata.dst_node_id for message in messages}
+    for reply in _stream(grid, messages, timeout_s):
+        node = reply.metadata.src_node_id
+        missing.discard(node)
+        reason = _try(accept, reply)
+        if reason is None:
+            outcome.accepted.append(node)
+        else:
+            outcome.dropped[node] = reason
+            log(WARNING, "%s: left out client node %s: %s", label, node, reason)
+        done = len(messages) - len(missing)
+        log(INFO, "%s: %s of %s replies", label, done, len(messages))
+    for node in missing:
+        outcome.dropped[node] = f"no reply within {timeout_s:.0f} s"
+    if len(outcome.accepted) < min_replies:
+        raise AggregationError(
+            f"{label}: expected at least {min_replies} valid replies, found "
+            f"{len(outcome.accepted)}. Left out: "
+            f"{shorten(outcome.dropped.items())}. Mend these clients, or lower "
+            "min_replies to go on without them."
+        )
+    return outcome
+
+
+def _try(accept: Callable[[Message], None], reply: Message) -> str | None:
+    if reply.has_error():
+        return f"error {reply.error.code}: {reply.error.reason}"
+    try:
+        accept(reply)
+    except PayloadError as error:
+        return str(error)
+    return None
+
+
+def _stream(
+    grid: Grid, messages: Sequence[Message], timeout_s: float
+) -> Iterator[Message]:
+    pending = list(grid.push_messages(messages))
+    end = time.monotonic() + timeout_s
+    while pending and time.monotonic() < end:
+        arrived: set[str] = set()
+        for start in range(0, len(pending), _PULL_AT_ONCE):
+            for reply in grid.pull_messages(pending[start : start + _PULL_AT_ONCE]):
+                arrived.add(reply.metadata.reply_to_message_id)
+                yield reply
+        pending = [message_id for message_id in pending if message_id not in arrived]
+        if not arrived:
+            time.sleep(_POLL_S)

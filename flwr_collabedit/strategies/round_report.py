@@ -1,0 +1,87 @@
+"""What one round did: the record that logs, reports and callers read."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from flwr.app import Message, MetricRecord
+
+from flwr_collabedit.evaluation.metrics import MetricSums, summarize
+from flwr_collabedit.payloads import METRICS, NUM_EDITS, RESIDUAL_SQUARE
+
+
+@dataclass
+class RoundReport:
+    """Figures of one round, summed over clients.
+
+    Attributes
+    ----------
+    server_round : int
+        The round; 0 is the evaluation before the first one.
+    num_edits, num_clients : int
+        Edits that went into the update, and clients whose replies did.
+    residual_norm_before, residual_norm_after : float or None
+        Frobenius norm of all clients' residuals on the round's starting model and,
+        where the round was evaluated, on its final one.
+    upload_bytes, download_bytes : int
+        Array bytes received from and sent to all clients in training exchanges.
+    seconds : dict of str to float
+        ``exchange`` and ``solve`` on the server; ``targets`` and ``measure`` are the
+        slowest client's.
+    dropped : dict of str to str
+        Client nodes that were left out, with the reason.
+    evaluation : dict of str to float
+        Scores in the published names, see `flwr_collabedit.evaluation.metrics`.
+    weight_norms : dict of str to float
+        ``l1/<parameter>`` and ``l2/<parameter>`` of the edited weights.
+    """
+
+    server_round: int
+    num_edits: int = 0
+    num_clients: int = 0
+    residual_norm_before: float | None = None
+    residual_norm_after: float | None = None
+    upload_bytes: int = 0
+    download_bytes: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    evaluation: dict[str, float] = field(default_factory=dict)
+    weight_norms: dict[str, float] = field(default_factory=dict)
+
+    def add_seconds(self, phase: str, seconds: float) -> None:
+        """Add to the time that a phase took."""
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+
+    def set_evaluation(self, sums: MetricSums) -> None:
+        """Take over the clients' summed metrics."""
+        self.evaluation = _defined(summarize(sums))
+        norms = [name for name in sums.totals if name.startswith(("l1/", "l2/"))]
+        self.weight_norms = _defined({name: sums.mean(name) for name in norms})
+        if RESIDUAL_SQUARE in sums.totals:
+            self.residual_norm_after = math.sqrt(sums.totals[RESIDUAL_SQUARE][0])
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the report as JSON-ready values."""
+        return asdict(self)
+
+    def train_metrics(self) -> MetricRecord:
+        """Return the numbers of the training phase as Flower's record."""
+        numbers = {
+            NUM_EDITS: self.num_edits,
+            "num-clients": self.num_clients,
+            "upload-bytes": self.upload_bytes,
+            "download-bytes": self.download_bytes,
+            "residual-norm-before": self.residual_norm_before or 0.0,
+        }
+        numbers |= {f"seconds-{phase}": value for phase, value in self.seconds.items()}
+        return MetricRecord(numbers)
+
+
+def _defined(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def reply_number(reply: Message, key: str) -> float:
+    """Return a number from a reply's metrics, 0 where it has none."""
+    value = reply.content.metric_records[METRICS].get(key, 0)
+    return float(value) if isinstance(value, int | float) else 0.0

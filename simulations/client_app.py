@@ -1,0 +1,29 @@
+"""The simulation's clients: each edits and scores its share of the cases."""
+
+import torch
+from flwr.app import Context
+
+from flwr_collabedit.client import EditingClient
+from flwr_collabedit.client_app import make_client_app
+from simulations.experiment import clients_rounds, language_model
+from simulations.run_folder import RunFolder
+from simulations.settings import ExperimentSettings
+
+
+def client_fn(context: Context) -> EditingClient:
+    """Return the client of this partition."""
+    settings = ExperimentSettings.from_run_config(context.run_config)
+    torch.set_num_threads(settings.threads_per_client)
+    index = int(context.node_config["partition-id"])
+    name = f"client-{index}"
+    folder = RunFolder(settings.folder)
+    return EditingClient(
+        language_model(settings),
+        clients_rounds(settings)[index],
+        name=name,
+        state_folder=folder.client_state(name),
+        results_folder=folder.cases,
+    )
+
+
+app = make_client_app(client_fn)

@@ -1,0 +1,84 @@
+"""From settings to the model, the data and the strategy, for server and clients."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from flwr_collabedit.data.loading import load_cases
+from flwr_collabedit.data.partition import split_over_clients, split_over_rounds
+from flwr_collabedit.editors.covariance import estimate_second_moments
+from flwr_collabedit.models.loading import LanguageModel
+from torch import Tensor
+
+import flwr_collabedit
+from flwr_collabedit.client_app import cached_model
+from flwr_collabedit.data.fact_world import embedded_cases, embedded_corpus
+from flwr_collabedit.data.requests import EvaluationCase
+from flwr_collabedit.data.texts import load_texts
+from flwr_collabedit.editors.config import MemitConfig
+from flwr_collabedit.editors.contexts import ContextTemplates, generate_contexts
+from simulations.settings import ExperimentSettings
+
+Rounds = list[list[EvaluationCase]]
+_EMBEDDED = Path(flwr_collabedit.__file__).parent / "assets" / "embedded_model"
+
+
+def language_model(settings: ExperimentSettings) -> LanguageModel:
+    """Return the model, loaded once a process."""
+    return cached_model(settings.model, settings.dtype, settings.device)
+
+
+@lru_cache(maxsize=1)
+def clients_rounds(settings: ExperimentSettings) -> list[Rounds]:
+    """Return every client's cases of every round.
+
+    The embedded world draws exactly as many cases as are asked for; a file or hub data
+    set is cut after them.
+    """
+    if settings.data == "embedded":
+        cases = embedded_cases(
+            settings.num_edits, subjects=settings.subjects, seed=settings.seed
+        )
+    else:
+        cases = load_cases(
+            settings.data,
+            data_format=settings.data_format,
+            limit=settings.num_edits or None,
+            zsre_target=settings.zsre_target,
+        )
+    split = split_over_clients(
+        cases,
+        settings.num_clients,
+        method=settings.partition,
+        alpha=settings.dirichlet_alpha,
+        seed=settings.seed,
+    )
+    return [split_over_rounds(own, settings.num_rounds) for own in split]
+
+
+def memit_config(settings: ExperimentSettings) -> MemitConfig:
+    """Return the editor's configuration with the settings' overrides."""
+    source = settings.hyperparameters or _EMBEDDED / "edit.json"
+    overrides: dict[str, object] = {}
+    if settings.second_moment_weight:
+        overrides["second_moment_weight"] = settings.second_moment_weight
+    if settings.second_moment_samples:
+        overrides["second_moment_samples"] = settings.second_moment_samples
+    if settings.second_moment_texts:
+        overrides["second_moment_corpus"] = settings.second_moment_texts
+    return MemitConfig.from_published(source, **overrides)
+
+
+def contexts(settings: ExperimentSettings, lm: LanguageModel) -> ContextTemplates:
+    """Return the context templates that the server sends to every client."""
+    starters = [text for text in settings.context_starters.split(",") if text]
+    return generate_contexts(lm, starters=starters, seed=settings.seed)
+
+
+def second_moments(
+    settings: ExperimentSettings, lm: LanguageModel, memit: MemitConfig
+) -> dict[str, Tensor]:
+    """Return ``E[k k^T]`` of every edited weight, from the cache where it has it."""
+    name = settings.second_moment_texts
+    texts = embedded_corpus() if name == "embedded" else load_texts(name)
+    folder = Path(settings.cache_folder or settings.folder / "cache")
+    return estimate_second_moments(lm, memit, texts, cache_folder=folder)

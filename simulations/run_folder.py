@@ -1,0 +1,79 @@
+"""The run folder: what a simulation writes, each file whole or not at all."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+_PACKAGES = ("flwr-collabedit", "flwr", "torch", "transformers", "datasets", "ray")
+
+
+class RunFolder:
+    """Paths and writers of one run's results.
+
+    ``settings.json``, ``rounds.jsonl``, ``cases/``, ``deltas.safetensors``,
+    ``summary.json`` and ``report.md``; clients keep their own state under ``clients/``.
+
+    Parameters
+    ----------
+    path : Path
+        Made with its parents; results of an earlier run in it are replaced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self.rounds = path / "rounds.jsonl"
+        self.cases = path / "cases"
+
+    def start(self, settings: Mapping[str, Any]) -> None:
+        """Write the resolved settings and what the run was made with."""
+        for name in ("summary.json", "report.md", "rounds.jsonl"):
+            (self.path / name).unlink(missing_ok=True)
+        made_with = {name: version(name) for name in _PACKAGES}
+        self.write_json(
+            "settings.json",
+            {"settings": settings, "packages": made_with, "commit": git_commit()},
+        )
+
+    def client_state(self, name: str) -> Path:
+        """Return the folder that a client calls its own."""
+        return self.path / "clients" / name
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file whole."""
+        self.write_text(name, json.dumps(content, indent=2) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file whole."""
+        draft = self.path / f"{name}.draft"
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(self.path / name)
+
+    def append_round(self, report: Mapping[str, Any]) -> None:
+        """Add one line to the rounds' metrics."""
+        with self.rounds.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(report) + "\n")
+
+    def write_deltas(self, name: str, deltas: Mapping[str, Tensor]) -> None:
+        """Write cumulative deltas, ``(d_value, d_key)`` float64, by parameter name."""
+        draft = self.path / f"{name}.draft"
+        save_file({key: delta.contiguous() for key, delta in deltas.items()}, draft)
+        draft.replace(self.path / name)
+
+
+def git_commit() -> str:
+    """Return the commit of the checkout, or ``unknown`` outside of one."""
+    found = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() or "unknown"

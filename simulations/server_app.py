@@ -1,0 +1,72 @@
+"""The simulation's server: federated rounds, the pooled reference, the report."""
+
+import time
+from logging import INFO
+
+import torch
+from flwr.app import Context
+from flwr.common import log
+from flwr.serverapp import Grid, ServerApp
+from flwr_collabedit.models.fingerprint import describe
+
+from flwr_collabedit.payloads import read_deltas
+from flwr_collabedit.strategies import CollabEditStrategy, RoundReport
+from simulations import experiment
+from simulations.pooled import PooledResult, edit_pooled, relative_gaps
+from simulations.report import summarize_run, write_report
+from simulations.run_folder import RunFolder
+from simulations.settings import ExperimentSettings
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the experiment that the run configuration describes."""
+    began = time.perf_counter()
+    settings = ExperimentSettings.from_run_config(context.run_config)
+    clients = experiment.clients_rounds(settings)
+    memit = experiment.memit_config(settings)
+    lm = experiment.language_model(settings)
+    lm.check_layers(memit.layers)
+    folder = RunFolder(settings.folder)
+    folder.start(settings.to_run_config())
+    for name, value in settings.to_run_config().items():
+        log(INFO, "setting %s = %r", name, value)
+    log(INFO, "Preparing context templates and second moments")
+    contexts = experiment.contexts(settings, lm)
+    moments = experiment.second_moments(settings, lm, memit)
+    model = describe(lm, memit.layers)
+
+    def on_round(report: RoundReport) -> None:
+        folder.append_round(report.to_dict())
+
+    strategy = CollabEditStrategy(
+        model,
+        moments,
+        memit.second_moment_weight,
+        layer_schedule=settings.layer_schedule,
+        residual_split=settings.residual_split or None,
+        form=settings.form,
+        hyperparameters=memit.to_json(),
+        contexts=contexts.to_json(),
+        wire_dtype=settings.wire_dtype,
+        min_available_nodes=settings.num_clients,
+        min_replies=settings.min_replies or None,
+        on_round=on_round,
+    )
+    result = strategy.start(grid, num_rounds=settings.num_rounds)
+    deltas = read_deltas(result.arrays, model)
+    folder.write_deltas("deltas.safetensors", deltas)
+    pooled: PooledResult | None = None
+    gaps: dict[str, float] = {}
+    if settings.pooled_reference:
+        log(INFO, "Editing all requests as one party, for comparison")
+        # The clients' processes are idle by now.
+        torch.set_num_threads(settings.threads_per_client * 2)
+        pooled = edit_pooled(settings, lm, memit, contexts, moments, clients)
+        folder.write_deltas("deltas_pooled.safetensors", pooled.deltas)
+        gaps = relative_gaps(deltas, pooled.deltas)
+    seconds = time.perf_counter() - began
+    summary = summarize_run(settings, strategy.reports, pooled, gaps, seconds)
+    write_report(folder, summary)

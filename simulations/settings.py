@@ -1,0 +1,143 @@
+"""Every setting of a simulation, checked once: unknown names and values are refused.
+
+The names in ``[tool.flwr.app.config]`` and in ``simulations/configs/*.toml`` are these
+fields in kebab case. Flower carries scalars only, so a list is comma-separated text.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from flwr_collabedit.errors import ConfigurationError, nearest
+
+Count = Annotated[int, Field(ge=1)]
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class ExperimentSettings(BaseModel):
+    """The settings of one simulation, as the run configuration gives them.
+
+    Attributes
+    ----------
+    output_folder : str
+        Absolute path of the run folder. A Flower daemon has a working directory of its
+        own, so that a relative path would end up elsewhere.
+    model, dtype, device
+        ``embedded``, a Hugging Face id or a path; float32 or float64; torch device.
+    num_clients, num_rounds
+        Clients of the federation; rounds over which each spreads its edits.
+    num_edits : int
+        Edits in all; 0 takes every case of the source.
+    data, data_format, zsre_target, subjects
+        ``embedded`` or a file or hub id and its layout; ``zsre_target`` is read for
+        zsRE only, ``subjects`` for the embedded world only.
+    partition, dirichlet_alpha
+        How cases are split over clients; the second is read by ``dirichlet`` only.
+    hyperparameters : str
+        MEMIT's published JSON; empty for the embedded model's own.
+    second_moment_weight : float
+        Replaces the file's where it is not 0.
+    second_moment_texts, second_moment_samples
+        ``embedded``, a text or JSON file or a hub id; documents to read, 0 for as many
+        as the hyperparameters say.
+    cache_folder : str
+        Absolute path for second moments; empty for one in the run folder.
+    context_starters : str
+        First words of the generated context templates, comma-separated.
+    layer_schedule, residual_split, form, wire_dtype, min_replies
+        See `flwr_collabedit.strategies.CollabEditStrategy`; an empty split is the
+        schedule's own, 0 replies stands for all.
+    pooled_reference : bool
+        Whether one party holding all edits edits too, for comparison (GLOBAL-EDIT).
+    threads_per_client : int
+        Torch threads of a client's process.
+    seed : int
+        Of the requests drawn, their split and the context templates.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=_kebab, populate_by_name=True
+    )
+
+    output_folder: str = ""
+    model: str = "embedded"
+    dtype: Literal["float32", "float64"] = "float32"
+    device: str = "cpu"
+    num_clients: Count = 8
+    num_rounds: Count = 2
+    num_edits: Annotated[int, Field(ge=0)] = 200
+    data: str = "embedded"
+    data_format: Literal["counterfact", "easyedit", "zsre"] = "counterfact"
+    zsre_target: Literal["answers", "alt"] = "answers"
+    subjects: Literal["real", "invented", "all"] = "real"
+    partition: Literal["iid", "by-relation", "dirichlet"] = "iid"
+    dirichlet_alpha: Annotated[float, Field(gt=0)] = 0.5
+    hyperparameters: str = ""
+    second_moment_weight: Annotated[float, Field(ge=0)] = 0.0
+    second_moment_texts: str = "embedded"
+    second_moment_samples: Annotated[int, Field(ge=0)] = 0
+    cache_folder: str = ""
+    context_starters: str = "The,Therefore,Because,I,You"
+    layer_schedule: Literal["synchronous", "frozen"] = "synchronous"
+    residual_split: Literal["", "remaining", "uniform"] = ""
+    form: Literal["factors", "dense"] = "factors"
+    wire_dtype: Literal["float32", "float64"] = "float32"
+    min_replies: Annotated[int, Field(ge=0)] = 0
+    pooled_reference: bool = True
+    threads_per_client: Count = 1
+    seed: int = 0
+
+    @field_validator("output_folder", "cache_folder", "hyperparameters")
+    @classmethod
+    def _absolute(cls, path: str) -> str:
+        if path and not Path(path).is_absolute():
+            raise ValueError("expected an absolute path")
+        return path
+
+    @classmethod
+    def from_run_config(cls, run_config: Mapping[str, Any]) -> Self:
+        """Return the checked settings.
+
+        Raises
+        ------
+        ConfigurationError
+            Naming every setting that is unknown or has a wrong value.
+        """
+        known = {_kebab(name) for name in cls.model_fields}
+        unknown = [key for key in run_config if key not in known]
+        if unknown:
+            raise ConfigurationError(
+                f"Unknown setting {unknown[0]!r} in the run configuration. "
+                f"{nearest(unknown[0], known)}"
+            )
+        try:
+            return cls.model_validate(dict(run_config))
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, item['loc']))} = {item['input']!r}: {item['msg']}"
+                for item in error.errors()
+            )
+            raise ConfigurationError(
+                f"Wrong settings in the run configuration: {problems}. See "
+                "simulations/README.md for what each one takes."
+            ) from None
+
+    def to_run_config(self) -> dict[str, str | int | float | bool]:
+        """Return the settings under the names that a run configuration uses."""
+        return self.model_dump(by_alias=True)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        if not self.output_folder:
+            raise ConfigurationError(
+                "No output-folder. Start the simulation with `python -m "
+                "simulations.launch CONFIG`, or add --run-config "
+                "'output-folder=\"/absolute/path\"' to `flwr run`."
+            )
+        return Path(self.output_folder)

@@ -1,0 +1,101 @@
+"""A local SuperLink for simulations that ends with the program that started it.
+
+``flwr run`` would start one itself, which keeps its first caller's folder and
+environment and stays behind. It uses ours, since ours answers at the address that it
+looks at: free ports, a Flower home of its own, no environment made for every run.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sysconfig
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+
+from flwr_collabedit.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parent.parent
+_START_S = 120
+
+
+def script(name: str) -> str:
+    """Return the path of a command installed beside this Python."""
+    return str(Path(sysconfig.get_path("scripts")) / name)
+
+
+@contextmanager
+def local_superlink(home: Path) -> Iterator[Mapping[str, str]]:
+    """Start a SuperLink; give the environment in which ``flwr run`` reaches it."""
+    home.mkdir(parents=True, exist_ok=True)
+    port, control_port = _free_port(), _free_port()
+    environment = {
+        **os.environ,
+        "PATH": f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_HOME": str(home),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(control_port),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    command = [
+        *(script("flower-superlink"), "--insecure", "--simulation"),
+        *("--isolation", "subprocess", "--disable-runtime-dependency-installation"),
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--database", str(home / "state.db")),
+    ]
+    log = (home / "superlink.log").open("w", encoding="utf-8")
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        cwd=ROOT,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    try:
+        _wait_until_healthy(port, process, home / "superlink.log")
+        yield environment
+    finally:
+        _end(process)
+        log.close()
+
+
+def _wait_until_healthy(
+    port: int, process: "subprocess.Popen[bytes]", log: Path
+) -> None:
+    end = time.monotonic() + _START_S
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
+                return
+        except (URLError, OSError):
+            time.sleep(0.2)
+    raise ConfigurationError(
+        f"Flower's SuperLink did not answer on port {port}; {log} says why."
+    )
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End the SuperLink with everything that it started: they share a session."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

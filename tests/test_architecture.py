@@ -1,0 +1,86 @@
+"""Imports point down only (docs/architecture.md): the layers as a test."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "flwr_collabedit"
+ROOT = Path(__file__).resolve().parent.parent
+
+# What each part may import of the others; nothing else of the project.
+MAY_IMPORT = {
+    "errors": set(),
+    "algebra": {"errors"},
+    "data": {"errors"},
+    "models": {"errors"},
+    "editors": {"errors", "algebra", "data", "models"},
+    "evaluation": {"errors", "algebra", "data", "models"},
+    "instruction": {"errors", "algebra"},
+    "payloads": {"errors", "algebra", "evaluation", "instruction"},
+    "strategies": {"errors", "algebra", "evaluation", "instruction", "payloads"},
+    "target_store": {"errors", "data", "instruction"},
+    "client": {
+        *("errors", "data", "models", "editors", "evaluation"),
+        *("instruction", "payloads", "target_store"),
+    },
+    "client_app": {"errors", "data", "models", "instruction", "payloads", "client"},
+}
+# Third-party packages that a part must not need.
+MUST_NOT_NEED = {
+    "algebra": {"flwr", "transformers", "logging", "pathlib"},
+    "data": {"flwr", "torch", "transformers"},
+    "models": {"flwr"},
+    "editors": {"flwr"},
+    "evaluation": {"flwr"},
+    "strategies": {"transformers"},
+}
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def imported_modules(path: Path) -> set[str]:
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            modules.add(f"{node.module}")
+    return modules
+
+
+def sources() -> list[Path]:
+    return sorted((ROOT / PACKAGE).rglob("*.py"))
+
+
+def own_part(path: Path) -> str:
+    relative = path.relative_to(ROOT / PACKAGE)
+    return relative.parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down_only(path: Path) -> None:
+    part = own_part(path)
+    if part == "__init__":
+        return
+    allowed = MAY_IMPORT[part] | {part}
+    modules = imported_modules(path)
+
+    own = {part_of(name) for name in modules if name.split(".")[0] == PACKAGE}
+    foreign = {name.split(".")[0] for name in modules}
+
+    assert own <= allowed, f"{path} imports {sorted(own - allowed)}"
+    assert "simulations" not in foreign
+    assert not foreign & MUST_NOT_NEED.get(part, set())
+
+
+def test_every_part_has_a_place_in_the_layers() -> None:
+    assert {own_part(path) for path in sources()} - {"__init__"} == set(MAY_IMPORT)
+
+
+def test_simulations_are_not_imported_by_the_library() -> None:
+    for path in sources():
+        assert not any(n.startswith("simulations") for n in imported_modules(path))

@@ -1,0 +1,1 @@
+"""Read and write a transformers model without subclassing it."""

@@ -1,0 +1,235 @@
+"""A prompt as token ids: where its subject ends and where its target begins.
+
+The only place that knows about leading spaces, beginning-of-text tokens and padding
+sides. Positions come from the character offsets of a fast tokenizer, on the text as a
+whole: tokenising the parts one by one would lose merges across their borders and repeat
+the beginning-of-text token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from flwr_collabedit.errors import (
+    ConfigurationError,
+    RequestFormatError,
+    SubjectNotFoundError,
+)
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """The token ids of a text, and the positions in it that editing needs.
+
+    Attributes
+    ----------
+    input_ids : tuple of int
+        With the special tokens that the tokenizer puts first, without those it puts
+        last.
+    target_start : int
+        Position of the first token after the prompt; the number of tokens where the
+        text has no target.
+    subject_last : int or None
+        Position of the subject's last token; ``None`` where no subject was given.
+    """
+
+    input_ids: tuple[int, ...]
+    target_start: int
+    subject_last: int | None
+
+    @property
+    def target_ids(self) -> tuple[int, ...]:
+        """Token ids of the target, with the space that precedes it."""
+        return self.input_ids[self.target_start :]
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    *,
+    subject: str | None = None,
+    target: str | None = None,
+) -> TokenizedText:
+    """Return the text ``template`` + ``" "`` + ``target`` as token ids and positions.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        A fast one.
+    template : str
+        With one ``{}`` for the subject if there is one, else taken literally.
+    subject : str or None
+        Fills the slot. Its position is the slot's, wherever else the name occurs.
+    target : str or None
+        What follows the prompt. Exactly one space separates them, however ``target``
+        begins; where ``template`` ends in a space, that is the one.
+
+    Returns
+    -------
+    TokenizedText
+        Where a token holds the end of the subject and what follows it (``"X's"``), it
+        is the subject's last.
+
+    Raises
+    ------
+    SubjectNotFoundError
+        If no token holds a part of the subject.
+    RequestFormatError
+        If the template has not exactly one slot, the prompt or the target is blank, or
+        they share a token.
+    ConfigurationError
+        If the tokenizer is a slow one, which has no offsets.
+    """
+    prompt, slot = _fill(template, subject)
+    text = prompt if target is None else _append(prompt, target)
+    input_ids, offsets = _encode(tokenizer, text)
+    subject_last = None
+    if slot is not None:
+        subject_last = _last_token(offsets, *slot)
+        if subject_last is None:
+            raise SubjectNotFoundError(
+                f"Expected a token of the subject {subject!r} in the prompt "
+                f"{template!r}; found none. Use a subject that the tokenizer "
+                f"{tokenizer.name_or_path!r} can write."
+            )
+    target_start = len(input_ids)
+    if target is not None:
+        target_start = _target_start(offsets, prompt, target)
+    return TokenizedText(input_ids, target_start, subject_last)
+
+
+def require_fast(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
+    """Return the tokenizer, or raise ``ConfigurationError`` if it is a slow one."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ConfigurationError(
+            "Expected a fast tokenizer, which gives character offsets; found "
+            f"{type(tokenizer).__name__}. Load it with AutoTokenizer from a folder "
+            "that has a tokenizer.json."
+        )
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """Rows of token ids as rectangular tensors of shape ``(row, position)``, int64.
+
+    Attributes
+    ----------
+    input_ids : Tensor
+        Token ids; ``pad_id`` at the padding.
+    attention_mask : Tensor
+        1 at tokens, 0 at the padding.
+    position_ids : Tensor
+        Each row's tokens counted from 0; 0 at the padding.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+
+    def to(self, device: torch.device) -> Self:
+        """Return the batch on another device."""
+        return type(self)(
+            self.input_ids.to(device),
+            self.attention_mask.to(device),
+            self.position_ids.to(device),
+        )
+
+
+def pad_batch(
+    rows: Sequence[Sequence[int]],
+    pad_id: int,
+    *,
+    side: Literal["left", "right"] = "right",
+) -> PaddedBatch:
+    """Return ``rows`` padded to the longest, on the CPU.
+
+    Parameters
+    ----------
+    rows : sequence of sequence of int
+        Token ids, at least one row; rows may be empty.
+    pad_id : int
+        What to fill with; masked, so that any id of the vocabulary serves.
+    side : {"right", "left"}
+        Where the padding goes: right to read positions counted from the start, left to
+        append tokens to every row at once.
+    """
+    width = max(len(row) for row in rows)
+    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    mask = torch.zeros_like(input_ids)
+    positions = torch.zeros_like(input_ids)
+    for index, row in enumerate(rows):
+        start = width - len(row) if side == "left" else 0
+        columns = slice(start, start + len(row))
+        input_ids[index, columns] = torch.tensor(row, dtype=torch.long)
+        mask[index, columns] = 1
+        positions[index, columns] = torch.arange(len(row))
+    return PaddedBatch(input_ids, mask, positions)
+
+
+def _fill(template: str, subject: str | None) -> tuple[str, tuple[int, int] | None]:
+    """Return the prompt and where in it the subject stands, outer spaces apart."""
+    if subject is None:
+        return template, None
+    if template.count("{}") != 1:
+        raise RequestFormatError(
+            f"Expected exactly one '{{}}' for the subject {subject!r}; found "
+            f"{template.count('{}')} in {template!r}."
+        )
+    begin = template.index("{}")
+    lead = len(subject) - len(subject.lstrip())
+    slot = begin + lead, begin + max(lead, len(subject.rstrip()))
+    return template.replace("{}", subject), slot
+
+
+def _append(prompt: str, target: str) -> str:
+    if not target.strip():
+        raise RequestFormatError(
+            f"Expected a target to follow {prompt!r}; found {target!r}."
+        )
+    separator = "" if prompt[-1:].isspace() else " "
+    return prompt + separator + target.strip()
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, text: str
+) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
+    """Return ids and character offsets, without special tokens after the text."""
+    encoding = require_fast(tokenizer)(
+        text,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        verbose=False,
+    )
+    is_special = encoding["special_tokens_mask"]
+    length = max((i + 1 for i, flag in enumerate(is_special) if not flag), default=0)
+    return tuple(encoding["input_ids"][:length]), encoding["offset_mapping"][:length]
+
+
+def _target_start(offsets: list[tuple[int, int]], prompt: str, target: str) -> int:
+    prompt_last = _last_token(offsets, 0, len(prompt.rstrip()))
+    if prompt_last is None or prompt_last + 1 == len(offsets):
+        raise RequestFormatError(
+            f"Expected tokens of a prompt, then tokens of the target {target!r}; found "
+            f"them not apart after {prompt!r}. Use a prompt that is not blank, and a "
+            "tokenizer that starts a new token at a space."
+        )
+    return prompt_last + 1
+
+
+def _last_token(offsets: list[tuple[int, int]], begin: int, end: int) -> int | None:
+    """Return the last token that holds a character of ``begin`` up to ``end``.
+
+    A token's offsets may include the space before it, never the one after it. The
+    bytes of one character may be several tokens, all with its offsets.
+    """
+    holding = (
+        index
+        for index, (start, stop) in enumerate(offsets)
+        if start < stop and start < end and stop > begin
+    )
+    return max(holding, default=None)

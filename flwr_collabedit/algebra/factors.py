@@ -17,9 +17,9 @@ from flwr_collabedit.algebra.matrices import as_float64
 from flwr_collabedit.errors import MatrixError
 
 # Rank decision, relative to the largest row norm of K. Rounding leaves a row that
-# should vanish with a norm of at most 2.4e-15 (measured up to n = 2000), and dropping rows
-# below 1e-13 changes neither product by more than that. Two float32 keys that differ
-# in one last bit of one entry differ by 6e-8 of the entry: far above, so never lost.
+# should vanish with a norm of at most 2.4e-15 (measured up to n = 2000), and dropping
+# rows below 1e-13 changes neither product by more than that. Two float32 keys that
+# differ in the last bit of one entry differ by 6e-8 of the entry: far above, not lost.
 KEY_TOLERANCE = 1e-13
 
 # The same decision from K K^T, relative to its largest diagonal entry. Entries are
@@ -184,7 +184,7 @@ def _orthogonalise_rows(keys: Tensor, tolerance: float) -> tuple[Tensor, Tensor]
     measured = _largest(remaining)
     smallest = tolerance**2 * measured
     for rank in range(max_rank):
-        if _largest(remaining) <= _REFRESH * measured:
+        if _largest(remaining) <= max(_REFRESH * measured, smallest):
             remaining = _project_out(keys, basis[:rank]).square().sum(dim=1)
             measured = _largest(remaining)
         if measured <= smallest:
@@ -206,10 +206,8 @@ def _pivoted_cholesky(gram: Tensor, tolerance: float) -> tuple[list[int], Tensor
         rank, pivot = len(pivots), _pivot(remaining)
         done = factor_rows[:rank]
         row = gram[pivot] - done[:, pivot] @ done
-        row[pivots] = 0.0  # zero but for rounding
         factor_rows[rank] = row / remaining[pivot].sqrt()
         remaining = (remaining - factor_rows[rank].square()).clamp_min(0.0)
-        remaining[pivot] = 0.0
         pivots.append(pivot)
     return pivots, factor_rows[: len(pivots)]
 

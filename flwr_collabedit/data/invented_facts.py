@@ -1,0 +1,68 @@
+"""Invented persons and organisations, as many as a study needs."""
+
+import random
+from collections.abc import Sequence
+
+from flwr_collabedit.data.world_tables import Statement, WorldTables
+
+_CONSONANTS = (*"bdfghklmnprstvwz", "br", "dr", "gr", "kl", "st", "tr")
+_VOWELS = (*"aeiou", "ai", "ei", "ou")
+_ENDINGS = (*"nrslm", "th", "")
+_NUM_FIRST, _NUM_LAST = 60, 100
+_NUM_HOUSES, _BRANCHES = 60, ["Group", "Labs", "Partners", "Works", "Brothers"]
+
+
+def invented_statements(
+    tables: WorldTables, num_persons: int, num_organisations: int, seed: int
+) -> list[Statement]:
+    """Return every relation of the invented subjects, answers spread evenly.
+
+    A name is two or three words drawn from fixed lists, so that more subjects need no
+    new words. Answers are dealt like cards: no answer of a pool comes up for the
+    third time before all have come up twice.
+    """
+    rng = random.Random(seed)
+    words = _words(_NUM_FIRST + 2 * _NUM_LAST + _NUM_HOUSES, tables, rng)
+    first, words = words[:_NUM_FIRST], words[_NUM_FIRST:]
+    middle, last = words[:_NUM_LAST], words[_NUM_LAST : 2 * _NUM_LAST]
+    houses = words[2 * _NUM_LAST :]
+    persons = [f"{a} {b}" for a in first for b in last]
+    organisations = [f"{a} {b} {c}" for a in houses for b in middle for c in _BRANCHES]
+    groups = {
+        "person": rng.sample(persons, num_persons),
+        "organisation": rng.sample(organisations, num_organisations),
+    }
+    return [
+        statement
+        for kind, subjects in groups.items()
+        for relation in tables.invented[kind]
+        for statement in _dealt(subjects, relation, tables.pools[relation], rng)
+    ]
+
+
+def _dealt(
+    subjects: Sequence[str], relation: str, pool: Sequence[str], rng: random.Random
+) -> list[Statement]:
+    answers: list[str] = []
+    while len(answers) < len(subjects):
+        answers += rng.sample(pool, len(pool))
+    return [
+        Statement(subject, relation, answer)
+        for subject, answer in zip(subjects, answers, strict=False)
+    ]
+
+
+def _words(count: int, tables: WorldTables, rng: random.Random) -> list[str]:
+    """Return ``count`` pronounceable words that no real name or answer uses."""
+    taken = {
+        word
+        for item in tables.statements
+        for word in f"{item.subject} {item.answer}".split()
+    }
+    words: dict[str, None] = {}
+    while len(words) < count:
+        syllables = [rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(2)]
+        word = ("".join(syllables) + rng.choice(_ENDINGS)).capitalize()
+        if word not in taken:
+            words[word] = None
+    return list(words)

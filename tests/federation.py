@@ -1,0 +1,151 @@
+"""A federation without a language model: clients whose keys follow a small formula.
+
+The keys of a layer depend on the deltas of the layers below, as a transformer's do, so
+that the schedules differ; everything is float64 and takes milliseconds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from torch import Tensor
+
+from flwr_collabedit.algebra.edit_statistics import EditStatistics
+from flwr_collabedit.algebra.least_squares import solve_update
+from flwr_collabedit.algebra.schedule import exchange_groups, residual_share
+from flwr_collabedit.instruction import EditedModel, Instruction
+from flwr_collabedit.payloads import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    NUM_EDITS,
+    RESIDUAL_SQUARE,
+    array_keys,
+    pack_statistics,
+    read_deltas,
+    to_record,
+)
+from flwr_collabedit.strategies import CollabEditStrategy
+
+D_KEY, D_VALUE, WEIGHT = 12, 5, 3.0
+MODEL = EditedModel(
+    fingerprint="test-model",
+    shapes={f"layer.{i}": (D_VALUE, D_KEY) for i in range(3)},
+)
+
+
+def second_moments() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    samples = [
+        torch.randn(4 * D_KEY, D_KEY, generator=generator, dtype=torch.float64)
+        for _ in MODEL.parameters
+    ]
+    return {
+        name: keys.T @ keys / len(keys)
+        for name, keys in zip(MODEL.parameters, samples, strict=True)
+    }
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Edits as numbers: what each adds to a key and where its value should go."""
+
+    seeds: Tensor  # (D_KEY, n)
+    goals: Tensor  # (D_VALUE, n)
+
+    @classmethod
+    def random(cls, num_edits: int, seed: int) -> "Edits":
+        generator = torch.Generator().manual_seed(seed)
+        return cls(
+            torch.randn(D_KEY, num_edits, generator=generator, dtype=torch.float64),
+            torch.randn(D_VALUE, num_edits, generator=generator, dtype=torch.float64),
+        )
+
+    def take(self, index: Sequence[int]) -> "Edits":
+        return Edits(self.seeds[:, list(index)], self.goals[:, list(index)])
+
+    @property
+    def num_edits(self) -> int:
+        return self.seeds.shape[1]
+
+    def measure(self, layer: int, deltas: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        hidden = torch.zeros_like(self.goals)
+        keys: list[Tensor] = []
+        for index, delta in enumerate(deltas):
+            lift = hidden.sum(dim=0, keepdim=True)
+            keys.append(torch.tanh(self.seeds + (index + 1) * 0.1 + 0.3 * lift))
+            hidden = hidden + delta @ keys[-1]
+        return keys[layer], self.goals - hidden
+
+
+def client_app(
+    clients: Sequence[Edits],
+    tamper: Callable[[int, Message], Message] = lambda index, reply: reply,
+    seen: list[Message] | None = None,
+) -> ClientApp:
+    """Return a ClientApp whose clients hold these edits."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        if seen is not None:
+            seen.append(message)
+        index = int(context.node_config["partition-id"])
+        config = message.content.config_records[CONFIG]
+        instruction = Instruction.from_config(config)
+        deltas = list(
+            read_deltas(message.content.array_records[ARRAYS], MODEL).values()
+        )
+        edits = clients[index]
+        parts, square = [], 0.0
+        for name in instruction.measured:
+            keys, residuals = edits.measure(MODEL.parameters.index(name), deltas)
+            square = float(residuals.square().sum())
+            parts += pack_statistics(
+                keys, residuals, instruction.form, instruction.wire_dtype
+            )
+        content = RecordDict(
+            {
+                ARRAYS: to_record(
+                    array_keys(instruction.measured, instruction.form), parts
+                ),
+                METRICS: MetricRecord(
+                    {NUM_EDITS: edits.num_edits, RESIDUAL_SQUARE: square}
+                ),
+                CONFIG: ConfigRecord(instruction.reply_config()),
+            }
+        )
+        return tamper(index, Message(content, reply_to=message))
+
+    return app
+
+
+def strategy(num_clients: int, **options: object) -> CollabEditStrategy:
+    common = {
+        "hyperparameters": "{}",
+        "contexts": "[]",
+        "wire_dtype": "float64",
+        "min_available_nodes": num_clients,
+        "evaluate": False,
+        "exchange_timeout_s": 5.0,
+    }
+    return CollabEditStrategy(MODEL, second_moments(), WEIGHT, **{**common, **options})
+
+
+def pooled_deltas(edits: Edits, schedule: str, split: str) -> list[Tensor]:
+    """Return what one party makes of the edits in one round, written out plainly."""
+    moments = second_moments()
+    deltas = [torch.zeros(D_VALUE, D_KEY, dtype=torch.float64) for _ in MODEL.parameters]
+    for group in exchange_groups(MODEL.parameters, schedule):
+        measured = [
+            (name, *edits.measure(MODEL.parameters.index(name), deltas))
+            for name in group
+        ]
+        for name, keys, residuals in measured:
+            layer = MODEL.parameters.index(name)
+            share = residual_share(layer, len(deltas), split)
+            total = EditStatistics.from_pairs(keys, share * residuals)
+            deltas[layer] = deltas[layer] + solve_update(total, WEIGHT * moments[name])
+    return deltas

@@ -219,11 +219,12 @@ def load_language_model(
     target = _device(device)
     source = str(EMBEDDED_MODEL) if name == "embedded" else name
     try:
-        config = AutoConfig.from_pretrained(source)
-        architecture_for(config)
+        architecture_for(AutoConfig.from_pretrained(source))
         model = AutoModelForCausalLM.from_pretrained(source, dtype=_DTYPES[dtype])
         tokenizer = AutoTokenizer.from_pretrained(source)
-    except OSError as error:
+    except UnsupportedArchitectureError:
+        raise
+    except (OSError, ValueError) as error:  # transformers' two for an unusable source
         raise ConfigurationError(_not_found(name, source, error)) from error
     nn.Module.to(model, target)  # transformers' own wrapper of it has no usable type
     return LanguageModel.from_parts(name, model, tokenizer)
@@ -248,7 +249,7 @@ def _device(device: str) -> torch.device:
     return target
 
 
-def _not_found(name: str, source: str, error: OSError) -> str:
+def _not_found(name: str, source: str, error: Exception) -> str:
     folder = Path(source)
     if folder.is_dir():
         tried = f"the folder {folder} was read"

@@ -1,0 +1,1 @@
+"""Editors: from requests and a model to deltas of its weights."""

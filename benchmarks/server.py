@@ -19,7 +19,8 @@ from rich.table import Table
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
 from flwr_collabedit.algebra.least_squares import solve_update
-from flwr_collabedit.instruction import EditedModel, Instruction
+from flwr_collabedit.edited_model import EditedModel
+from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.payloads import (
     ARRAYS,
     CONFIG,

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
+from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.memit import measure
@@ -19,7 +21,7 @@ from flwr_collabedit.editors.targets import optimize_targets
 from flwr_collabedit.errors import ConfigurationError, PayloadError
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums
-from flwr_collabedit.instruction import EditedModel, Instruction
+from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.models.loading import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas, read_weight
@@ -33,6 +35,12 @@ from flwr_collabedit.payloads import (
 from flwr_collabedit.target_store import TargetStore
 
 Arrays: TypeAlias = list[NDArray[np.generic]]
+
+
+@lru_cache(maxsize=4)
+def described(language_model: LanguageModel, layers: tuple[int, ...]) -> EditedModel:
+    """Return `describe` of base weights, hashed once a process for each model."""
+    return describe(language_model, layers)
 
 
 class EditingClient(NumPyClient):
@@ -97,19 +105,17 @@ class EditingClient(NumPyClient):
         requests = self._requests(instruction.server_round)
         starts_round = self._digest(instruction, parameters) == instruction.round_id
         arrays: Arrays = []
-        residual_square = 0.0
         with applied_deltas(self.language_model, deltas):
             began = time.perf_counter()
             targets = self._targets(instruction, memit, requests, starts_round)
             measuring = time.perf_counter()
-            for name in instruction.measured:
-                keys, residuals = self._measure(name, instruction, requests, targets)
-                residual_square = float(residuals.square().sum())
-                arrays += pack_statistics(
-                    keys, residuals, instruction.form, instruction.wire_dtype
-                )
+            keys, residuals = self._measure(instruction, memit, requests, targets)
+        for layer_keys in keys:
+            arrays += pack_statistics(
+                layer_keys, residuals, instruction.form, instruction.wire_dtype
+            )
         figures: dict[str, Scalar] = {
-            RESIDUAL_SQUARE: residual_square,
+            RESIDUAL_SQUARE: float(residuals.square().sum()),
             "seconds-targets": measuring - began,
             "seconds-measure": time.perf_counter() - measuring,
         }
@@ -129,11 +135,11 @@ class EditingClient(NumPyClient):
         dict
             Sums and counts, see `flwr_collabedit.evaluation.metrics.MetricSums`.
         """
-        instruction, _, deltas = self._read(parameters, config)
+        instruction, memit, deltas = self._read(parameters, config)
         last = instruction.server_round or len(self.rounds)
         cases = [case for edits in self.rounds[:last] for case in edits]
         with applied_deltas(self.language_model, deltas):
-            total = self._score(cases, instruction) + self._health(instruction)
+            total = self._score(cases, instruction) + self._health(instruction, memit)
         loss = total.mean("target-loss") or 0.0
         return loss, len(cases), {**total.to_flat(), **instruction.reply_config()}
 
@@ -142,7 +148,7 @@ class EditingClient(NumPyClient):
     ) -> tuple[Instruction, MemitConfig, dict[str, Tensor]]:
         instruction = Instruction.from_config(config)
         memit = MemitConfig.from_json(instruction.hyperparameters)
-        own = describe(self.language_model, memit.layers)
+        own = described(self.language_model, memit.layers)
         if own.fingerprint != instruction.fingerprint:
             raise PayloadError(
                 f"Client {self.name!r} holds model {self.language_model.name!r} with "
@@ -150,8 +156,7 @@ class EditingClient(NumPyClient):
                 f"{instruction.fingerprint[:12]}. Load the same model, revision and "
                 "tokenizer on every party."
             )
-        model = EditedModel(fingerprint=own.fingerprint, shapes=own.shapes)
-        return instruction, memit, unpack_deltas(parameters, model)
+        return instruction, memit, unpack_deltas(parameters, own)
 
     def _requests(self, server_round: int) -> list[EditRequest]:
         if server_round > len(self.rounds):
@@ -187,15 +192,25 @@ class EditingClient(NumPyClient):
 
     def _measure(
         self,
-        name: str,
         instruction: Instruction,
+        memit: MemitConfig,
         requests: Sequence[EditRequest],
         targets: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        memit = MemitConfig.from_json(instruction.hyperparameters)
-        layer = memit.layers[instruction.parameters.index(name)]
-        contexts = ContextTemplates.from_json(instruction.contexts)
-        return measure(self.language_model, layer, requests, targets, contexts)
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return keys ``(d_key, n)`` of each measured weight and ``(d_value, n)``."""
+        layers = [
+            memit.layers[instruction.parameters.index(name)]
+            for name in instruction.measured
+        ]
+        keys, residuals = measure(
+            self.language_model,
+            layers,
+            requests,
+            targets,
+            ContextTemplates.from_json(instruction.contexts),
+            target_layer=memit.layers[-1],
+        )
+        return [keys[layer] for layer in layers], residuals
 
     def _score(
         self, cases: Sequence[EvaluationCase], instruction: Instruction
@@ -208,7 +223,7 @@ class EditingClient(NumPyClient):
             path.write_text(evaluation.to_json_lines(), encoding="utf-8")
         return evaluation.sums
 
-    def _health(self, instruction: Instruction) -> MetricSums:
+    def _health(self, instruction: Instruction, memit: MemitConfig) -> MetricSums:
         """Return norms of the edited weights and what is left of the residual."""
         values = {}
         for name in instruction.parameters:
@@ -218,7 +233,6 @@ class EditingClient(NumPyClient):
         requests = self._requests(instruction.server_round)
         stored = self.targets.load(instruction, requests) if requests else None
         if stored is not None:
-            last = instruction.parameters[-1]
-            _, residuals = self._measure(last, instruction, requests, stored)
+            _, residuals = self._measure(instruction, memit, requests, stored)
             values[RESIDUAL_SQUARE] = float(residuals.square().sum())
         return MetricSums.of(values)

@@ -18,29 +18,6 @@ _SEPARATOR = "\n"
 _REPLY_FIELDS = ("schema-version", "fingerprint", "round-id", "form", "layer-schedule")
 
 
-class EditedModel(BaseModel):
-    """What every party must hold alike, and all that the server knows of the model.
-
-    Attributes
-    ----------
-    fingerprint : str
-        Of config, tokenizer and the edited layers' base weights.
-    shapes : dict of str to (int, int)
-        ``(d_value, d_key)`` of every edited weight by parameter name, in the order of
-        the layers.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    fingerprint: str
-    shapes: dict[str, tuple[int, int]]
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the edited weights, lowest layer first."""
-        return tuple(self.shapes)
-
-
 def _kebab(name: str) -> str:
     return name.replace("_", "-")
 

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
 from flwr_collabedit.algebra.factors import SealedFactors, seal
+from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError, PayloadError, shorten
 from flwr_collabedit.evaluation.metrics import MetricSums
-from flwr_collabedit.instruction import EditedModel, Form, Instruction, WireDtype
+from flwr_collabedit.instruction import Form, Instruction, WireDtype
 
 ARRAYS, METRICS, CONFIG = "arrays", "metrics", "config"
 NUM_EDITS = "num-examples"
@@ -82,7 +83,7 @@ def unpack_deltas(
             "and the same edited layers on server and clients."
         )
     return {
-        name: torch.from_numpy(array.astype(np.float64))
+        name: _float64(array)
         for name, array in zip(model.parameters, arrays, strict=True)
     }
 
@@ -140,9 +141,8 @@ def unpack_statistics(
     first, second = parts
     d_value, d_key = shape
     rank = first.shape[-1] if first.ndim == 2 else -1
-    if form == "factors":
-        expected = [(d_key, rank), (d_value, rank)]
-    else:
+    expected: list[tuple[int, ...]] = [(d_key, rank), (d_value, rank)]
+    if form == "dense":
         expected = [(d_key * (d_key + 1) // 2,), (d_value, d_key)]
     for part, array, wanted in zip(PARTS[form], parts, expected, strict=True):
         _check_array(part, array, wanted)
@@ -151,13 +151,14 @@ def unpack_statistics(
             raise PayloadError(
                 f"key_factor has rank {rank} for only {num_edits} edits."
             )
-        factors = (
-            torch.from_numpy(part.astype(np.float64)) for part in (first, second)
-        )
-        return SealedFactors(*factors, num_edits=num_edits).statistics()
-    gram = _square(torch.from_numpy(first.astype(np.float64)), d_key)
-    _check_semidefinite(gram, np.finfo(first.dtype).eps)
-    return EditStatistics(gram, torch.from_numpy(second.astype(np.float64)), num_edits)
+        return SealedFactors(_float64(first), _float64(second), num_edits).statistics()
+    gram = _square(_float64(first), d_key)
+    _check_semidefinite(gram, torch.finfo(torch.from_numpy(first).dtype).eps)
+    return EditStatistics(gram, _float64(second), num_edits)
+
+
+def _float64(array: NDArray[np.generic]) -> Tensor:
+    return torch.from_numpy(array.astype(np.float64))
 
 
 def _check_array(part: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:

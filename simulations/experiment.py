@@ -3,23 +3,21 @@
 from functools import lru_cache
 from pathlib import Path
 
-from flwr_collabedit.data.loading import load_cases
-from flwr_collabedit.data.partition import split_over_clients, split_over_rounds
-from flwr_collabedit.editors.covariance import estimate_second_moments
-from flwr_collabedit.models.loading import LanguageModel
 from torch import Tensor
 
-import flwr_collabedit
 from flwr_collabedit.client_app import cached_model
 from flwr_collabedit.data.fact_world import embedded_cases, embedded_corpus
+from flwr_collabedit.data.loading import load_cases
+from flwr_collabedit.data.partition import split_over_clients, split_over_rounds
 from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.data.texts import load_texts
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates, generate_contexts
+from flwr_collabedit.editors.covariance import estimate_second_moments
+from flwr_collabedit.models.loading import EMBEDDED_MODEL, LanguageModel
 from simulations.settings import ExperimentSettings
 
 Rounds = list[list[EvaluationCase]]
-_EMBEDDED = Path(flwr_collabedit.__file__).parent / "assets" / "embedded_model"
 
 
 def language_model(settings: ExperimentSettings) -> LanguageModel:
@@ -57,14 +55,13 @@ def clients_rounds(settings: ExperimentSettings) -> list[Rounds]:
 
 def memit_config(settings: ExperimentSettings) -> MemitConfig:
     """Return the editor's configuration with the settings' overrides."""
-    source = settings.hyperparameters or _EMBEDDED / "edit.json"
+    source = settings.hyperparameters or EMBEDDED_MODEL / "edit.json"
     overrides: dict[str, object] = {}
     if settings.second_moment_weight:
         overrides["second_moment_weight"] = settings.second_moment_weight
     if settings.second_moment_samples:
         overrides["second_moment_samples"] = settings.second_moment_samples
-    if settings.second_moment_texts:
-        overrides["second_moment_corpus"] = settings.second_moment_texts
+    overrides["second_moment_corpus"] = settings.second_moment_texts
     return MemitConfig.from_published(source, **overrides)
 
 
@@ -81,4 +78,13 @@ def second_moments(
     name = settings.second_moment_texts
     texts = embedded_corpus() if name == "embedded" else load_texts(name)
     folder = Path(settings.cache_folder or settings.folder / "cache")
-    return estimate_second_moments(lm, memit, texts, cache_folder=folder)
+    return estimate_second_moments(
+        lm,
+        memit.layers,
+        texts,
+        num_samples=memit.second_moment_samples,
+        corpus_name=name,
+        max_length=memit.second_moment_max_length,
+        dtype=memit.second_moment_dtype,
+        cache_folder=folder,
+    )

@@ -4,8 +4,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flwr_collabedit.models.loading import LanguageModel
-from flwr_collabedit.models.weights import applied_deltas
 from torch import Tensor
 
 from flwr_collabedit.editors.config import MemitConfig
@@ -13,6 +11,8 @@ from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums
+from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.weights import applied_deltas
 from simulations.experiment import Rounds
 from simulations.settings import ExperimentSettings
 
@@ -42,7 +42,7 @@ def edit_pooled(
         requests = [case.request for rounds in clients for case in rounds[index]]
         result = editor.edit(
             requests,
-            deltas=deltas,
+            start=deltas,
             layer_schedule=settings.layer_schedule,
             residual_split=settings.residual_split or None,
         )

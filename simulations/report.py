@@ -95,7 +95,9 @@ def print_report(path: Path, console: Console) -> None:
 def _tables(
     summary: dict[str, Any],
 ) -> list[tuple[str, tuple[Column, ...], list[Row]]]:
-    scores = [{"method": name, **row} for name, row in summary["scores"].items()]
+    scores: list[Row] = [
+        {"method": name, **row} for name, row in summary["scores"].items()
+    ]
     tables: list[tuple[str, tuple[Column, ...], list[Row]]] = [
         ("Scores over all edits", SCORE_COLUMNS, scores),
         ("Rounds", ROUND_COLUMNS, [_round_row(r) for r in summary["rounds"]]),

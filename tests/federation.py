@@ -15,7 +15,8 @@ from torch import Tensor
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
 from flwr_collabedit.algebra.least_squares import solve_update
 from flwr_collabedit.algebra.schedule import exchange_groups, residual_share
-from flwr_collabedit.instruction import EditedModel, Instruction
+from flwr_collabedit.edited_model import EditedModel
+from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.payloads import (
     ARRAYS,
     CONFIG,
@@ -137,7 +138,9 @@ def strategy(num_clients: int, **options: object) -> CollabEditStrategy:
 def pooled_deltas(edits: Edits, schedule: str, split: str) -> list[Tensor]:
     """Return what one party makes of the edits in one round, written out plainly."""
     moments = second_moments()
-    deltas = [torch.zeros(D_VALUE, D_KEY, dtype=torch.float64) for _ in MODEL.parameters]
+    deltas = [
+        torch.zeros(D_VALUE, D_KEY, dtype=torch.float64) for _ in MODEL.parameters
+    ]
     for group in exchange_groups(MODEL.parameters, schedule):
         measured = [
             (name, *edits.measure(MODEL.parameters.index(name), deltas))

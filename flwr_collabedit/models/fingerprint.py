@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
+from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.models.loading import LanguageModel
 from flwr_collabedit.models.weights import read_weight, weight_shapes
 
@@ -22,25 +22,9 @@ _VOLATILE = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class ModelDescription:
-    """What every party must hold alike.
-
-    Attributes
-    ----------
-    fingerprint : str
-        See :func:`fingerprint`.
-    shapes : dict of str to (int, int)
-        ``(d_value, d_key)`` of the edited weights by name, lowest layer first.
-    """
-
-    fingerprint: str
-    shapes: dict[str, tuple[int, int]]
-
-
-def describe(lm: LanguageModel, layers: Sequence[int]) -> ModelDescription:
+def describe(lm: LanguageModel, layers: Sequence[int]) -> EditedModel:
     """Return the fingerprint and the shapes of the edited weights."""
-    return ModelDescription(fingerprint(lm, layers), weight_shapes(lm, layers))
+    return EditedModel(fingerprint(lm, layers), weight_shapes(lm, layers))
 
 
 def fingerprint(lm: LanguageModel, layers: Sequence[int]) -> str:

@@ -23,8 +23,9 @@ from flwr_collabedit.algebra.schedule import (
     exchange_groups,
     residual_share,
 )
+from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError, SecondMomentError
-from flwr_collabedit.instruction import EditedModel, Form
+from flwr_collabedit.instruction import Form
 from flwr_collabedit.payloads import ARRAYS, RESIDUAL_SQUARE, read_reply, record_bytes
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
 from flwr_collabedit.strategies.round_report import RoundReport, reply_number

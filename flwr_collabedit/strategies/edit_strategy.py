@@ -21,9 +21,10 @@ from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
 from flwr_collabedit.algebra.schedule import LayerSchedule
+from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.evaluation.metrics import MetricSums
-from flwr_collabedit.instruction import EditedModel, Form, Instruction, WireDtype
+from flwr_collabedit.instruction import Form, Instruction, WireDtype
 from flwr_collabedit.payloads import (
     ARRAYS,
     CONFIG,
@@ -200,7 +201,7 @@ class EditStrategy(Strategy):
         report = self.reports[-1]
         report.set_evaluation(sums)
         self._finish(report)
-        return MetricRecord(report.evaluation)
+        return MetricRecord({**report.evaluation})
 
     def summary(self) -> None:
         """Log what is edited and what a round needs."""

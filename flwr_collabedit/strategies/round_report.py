@@ -66,7 +66,7 @@ class RoundReport:
 
     def train_metrics(self) -> MetricRecord:
         """Return the numbers of the training phase as Flower's record."""
-        numbers = {
+        numbers: dict[str, int | float | list[int] | list[float]] = {
             NUM_EDITS: self.num_edits,
             "num-clients": self.num_clients,
             "upload-bytes": self.upload_bytes,

@@ -92,7 +92,7 @@ def deployed_client(context: Context) -> EditingClient:
     cases = load_cases(
         str(settings["edits-path"]), data_format=str(settings["edits-format"])
     )
-    size = int(settings["edits-per-round"]) or max(len(cases), 1)
+    size = int(str(settings["edits-per-round"])) or max(len(cases), 1)
     return EditingClient(
         cached_model(
             str(settings["model"]), str(settings["dtype"]), str(settings["device"])
@@ -112,7 +112,8 @@ def cached_model(name: str, dtype: str, device: str) -> LanguageModel:
 
 def _read(message: Message) -> tuple[dict[str, Scalar], Arrays]:
     arrays = message.content.array_records[ARRAYS]
-    config = dict(message.content.config_records[CONFIG])
+    record = message.content.config_records[CONFIG]
+    config = {k: v for k, v in record.items() if not isinstance(v, list)}
     return config, [array.numpy() for array in arrays.values()]
 
 
@@ -123,14 +124,13 @@ def _reply(
     figures: dict[str, Scalar],
 ) -> Message:
     """Return a reply: numbers to the metric record, text to the config record."""
-    text = {key: value for key, value in figures.items() if isinstance(value, str)}
-    numbers = {key: value for key, value in figures.items() if key not in text}
-    content = RecordDict(
-        {
-            METRICS: MetricRecord({NUM_EDITS: num_edits, **numbers}),
-            CONFIG: ConfigRecord(text),
-        }
-    )
+    metrics, config = MetricRecord({NUM_EDITS: num_edits}), ConfigRecord()
+    for key, value in figures.items():
+        if isinstance(value, int | float):
+            metrics[key] = value
+        else:
+            config[key] = value
+    content = RecordDict({METRICS: metrics, CONFIG: config})
     if arrays is not None:
         content[ARRAYS] = arrays
     return Message(content, reply_to=message)

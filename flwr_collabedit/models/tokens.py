@@ -187,9 +187,10 @@ def _fill(template: str, subject: str | None) -> tuple[str, tuple[int, int] | No
 
 
 def _append(prompt: str, target: str) -> str:
-    if not target.strip():
+    if not prompt.strip() or not target.strip():
         raise RequestFormatError(
-            f"Expected a target to follow {prompt!r}; found {target!r}."
+            f"Expected a prompt and a target that are not blank; found {prompt!r} and "
+            f"{target!r}."
         )
     separator = "" if prompt[-1:].isspace() else " "
     return prompt + separator + target.strip()
@@ -211,14 +212,20 @@ def _encode(
 
 
 def _target_start(offsets: list[tuple[int, int]], prompt: str, target: str) -> int:
-    prompt_last = _last_token(offsets, 0, len(prompt.rstrip()))
-    if prompt_last is None or prompt_last + 1 == len(offsets):
+    """Return the first token past the prompt, or the one that its last space began."""
+    written = len(prompt.rstrip())
+    in_prompt = [
+        index
+        for index, (start, stop) in enumerate(offsets)
+        if start < stop and (start < written or stop <= len(prompt))
+    ]
+    if not in_prompt or in_prompt[-1] + 1 == len(offsets):
         raise RequestFormatError(
-            f"Expected tokens of a prompt, then tokens of the target {target!r}; found "
-            f"them not apart after {prompt!r}. Use a prompt that is not blank, and a "
-            "tokenizer that starts a new token at a space."
+            f"Expected tokens of the prompt, then tokens of the target {target!r}; "
+            f"found them not apart after {prompt!r}. Use a tokenizer that starts a new "
+            "token at a space."
         )
-    return prompt_last + 1
+    return in_prompt[-1] + 1
 
 
 def _last_token(offsets: list[tuple[int, int]], begin: int, end: int) -> int | None:

@@ -108,7 +108,7 @@ def test_by_relation_keeps_relations_together(
 def test_by_relation_balances_whole_relations(seed: int):
     # 6 + 5 + 4 + 3 cases over 2 clients: 6, then 5, then 4 to the client with 5,
     # then 3 to the client with 6: 9 and 9.
-    cases = make_cases(["P1"] * 6 + ["P2"] * 5 + ["P3"] * 4 + ["P4"] * 3)
+    cases = make_cases(["P3"] * 4 + ["P2"] * 5 + ["P1"] * 6 + ["P4"] * 3)
 
     split = split_over_clients(cases, 2, method="by-relation", seed=seed)
 

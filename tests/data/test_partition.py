@@ -126,6 +126,17 @@ def test_a_small_alpha_gives_a_client_few_relations():
     assert relations_per_client(0.05) < 25 < relations_per_client(100.0) == 50
 
 
+def test_the_seed_decides_how_many_cases_a_client_gets():
+    cases = make_cases(["P1", "P2", "P3", "P4"] * 8)
+
+    sizes = {
+        tuple(map(len, split_over_clients(cases, 4, method="dirichlet", seed=seed)))
+        for seed in range(3)
+    }
+
+    assert len(sizes) == 3
+
+
 def test_dirichlet_may_leave_a_client_without_cases():
     split = split_over_clients(
         make_cases(["P1"] * 20), 10, method="dirichlet", alpha=0.01

@@ -7,8 +7,6 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from flwr_collabedit.evaluation.metrics import MetricSums, summarize
-
 ABSENT = "\u2013"
 
 Row = Mapping[str, str | float | None]
@@ -48,6 +46,7 @@ class Column:
                 return f"{value:.1e}"
 
 
+# The keys, but for the first, are those of ``metrics.summarize``.
 SCORE_COLUMNS = (
     Column("method", "method", "text"),
     Column("Score", "Score"),
@@ -67,11 +66,6 @@ GAP_COLUMNS = (
     Column("parameter", "parameter", "text"),
     Column("gap", "relative Frobenius gap", "scientific"),
 )
-
-
-def score_row(method: str, sums: MetricSums) -> Row:
-    """Return the row of ``SCORE_COLUMNS`` for one method's sums over its cases."""
-    return {"method": method, **summarize(sums)}
 
 
 def gap_rows(gaps: Mapping[str, float]) -> list[Row]:

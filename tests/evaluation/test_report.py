@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from flwr_collabedit.evaluation.metrics import MetricSums
+from flwr_collabedit.evaluation.metrics import MetricSums, summarize
 from flwr_collabedit.evaluation.report import (
     GAP_COLUMNS,
     SCORE_COLUMNS,
@@ -12,7 +12,6 @@ from flwr_collabedit.evaluation.report import (
     gap_rows,
     render_markdown,
     render_rich,
-    score_row,
 )
 
 COLUMNS = (Column("method", "method", "text"), Column("Score", "Score"))
@@ -47,7 +46,7 @@ def test_terminal_table_shows_the_same_cells_and_takes_no_markup():
     ]
 
 
-def test_a_score_row_fills_every_score_column_from_the_sums():
+def test_score_columns_show_what_the_sums_are_summarized_to():
     sums = MetricSums.of(
         {
             "efficacy-success": 1.0,
@@ -61,7 +60,7 @@ def test_a_score_row_fills_every_score_column_from_the_sums():
         }
     )
 
-    row = score_row("CollabEdit", sums)
+    row = {"method": "CollabEdit", **summarize(sums)}
 
     # Score 3/7; accuracy Score 3 / (1/0.9 + 1/0.8 + 1/0.7) = 0.79162
     assert " ".join(column.cell(row) for column in SCORE_COLUMNS) == (

@@ -48,6 +48,8 @@ def collect_keys(
     dict of int to Tensor
         ``(d_key, edit)``, float64, on the device of the model.
     """
+    if not layers:
+        return {}
     names = {layer: lm.down_projection_name(layer) for layer in layers}
     rows = [
         row

@@ -10,6 +10,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from flwr_collabedit.models.loading import LanguageModel
@@ -65,29 +66,54 @@ class PrefixCache:
         surplus = self.width - int(lengths.max()) if len(rows) else 0
         return PrefixCache(
             tuple(
-                pair and (pair[0][rows][:, :, surplus:], pair[1][rows][:, :, surplus:])
+                pair
+                and (
+                    pair[0].index_select(0, rows)[:, :, surplus:],
+                    pair[1].index_select(0, rows)[:, :, surplus:],
+                )
                 for pair in self.layers
             ),
             lengths,
         )
 
-    def above(self, layer: int) -> "PrefixCache":
-        """Return the cache without layers 1 to ``layer``, which no longer run.
-
-        Layer 0 stays: transformers reads the number of past positions from it.
-        """
-        kept = tuple(
-            None if 0 < index <= layer else pair
-            for index, pair in enumerate(self.layers)
+    @classmethod
+    def join(cls, caches: Sequence["PrefixCache"]) -> "PrefixCache":
+        """Return the rows of all ``caches``, in their order, as one."""
+        widest = max(caches, key=lambda cache: cache.width)
+        layers = tuple(
+            pair
+            and (
+                torch.cat([cache._widened(index, 0, pair[0]) for cache in caches]),
+                torch.cat([cache._widened(index, 1, pair[1]) for cache in caches]),
+            )
+            for index, pair in enumerate(widest.layers)
         )
-        return PrefixCache(kept, self.lengths)
+        return cls(layers, torch.cat([cache.lengths for cache in caches]))
+
+    def above(self, layer: int) -> "PrefixCache":
+        """Return the cache without layers up to ``layer``, which no longer run.
+
+        Of layer 0 the shape stays: transformers reads the number of past positions
+        from it.
+        """
+        kept: list[tuple[Tensor, Tensor] | None] = list(self.layers)
+        kept[: layer + 1] = [None] * (layer + 1)
+        if self.width:
+            shape = torch.zeros_like(self.lengths)[:, None, None, None]
+            shape = shape.expand(-1, 1, self.width, 1)
+            kept[0] = shape, shape
+        return PrefixCache(tuple(kept), self.lengths)
 
     def as_past(self) -> DynamicCache:
         """Return a fresh transformers cache; the model may append to it."""
         past = DynamicCache()
-        for index, pair in enumerate(self.layers):
+        for pair in self.layers:
+            layer = DynamicLayer()  # type: ignore[no-untyped-call]  # in transformers
             if pair is not None and self.width:
-                past.update(*pair, index)
+                # As update() would, less a copy; appending makes new tensors.
+                layer.lazy_initialization(*pair)
+                layer.keys, layer.values = pair
+            past.layers.append(layer)
         return past
 
     def continuation(
@@ -123,7 +149,16 @@ class PrefixCache:
             and layer.keys is not None
             and layer.values is not None
         ]
+        if counts.min() == counts.max():  # no right-padding, so no gaps
+            return PrefixCache(tuple(pairs), self.lengths + counts)
         return self._left_padded(pairs, self.lengths + counts)
+
+    def _widened(self, index: int, side: int, like: Tensor) -> Tensor:
+        """Return a layer's keys (0) or values (1), left-padded to ``like``'s width."""
+        pair = self.layers[index]
+        if pair is None:
+            return like.new_zeros(len(self.lengths), *like.shape[1:])
+        return pad(pair[side], (0, 0, like.shape[2] - self.width, 0))
 
     def _mask(self) -> Tensor:
         """1 where a prefix position holds a token, shape ``(row, position)``."""

@@ -124,17 +124,22 @@ def prepare_groups(
     lm: LanguageModel, layer: int, rows: Sequence[TargetRow]
 ) -> list[SuffixGroup]:
     """Return ``rows`` as groups of similar suffix length, prefixes already run."""
-    past = _run_prefixes(lm, rows)
+    past, order = _run_prefixes(lm, rows)
     groups = []
-    for indices in _by_length([len(row.suffix) for row in rows]):
-        chosen = past.select(torch.tensor(indices, device=lm.device))
-        members = [rows[index] for index in indices]
+    for places in _by_length([len(rows[index].suffix) for index in order]):
+        chosen = past.select(torch.tensor(places, device=lm.device))
+        members = [rows[order[place]] for place in places]
         groups.append(SuffixGroup.prepare(lm, layer, members, chosen))
     return groups
 
 
-def _run_prefixes(lm: LanguageModel, rows: Sequence[TargetRow]) -> PrefixCache:
-    """Run what all rows of a context begin with once, then the rest of each prefix."""
+def _run_prefixes(
+    lm: LanguageModel, rows: Sequence[TargetRow]
+) -> tuple[PrefixCache, list[int]]:
+    """Run what all rows of a context begin with once, then the rest of each prefix.
+
+    Returns the cache, and for each of its rows the index in ``rows``.
+    """
     shared: dict[int, tuple[int, ...]] = {}
     for row in rows:
         before = shared.get(row.template, row.prefix)
@@ -142,10 +147,14 @@ def _run_prefixes(lm: LanguageModel, rows: Sequence[TargetRow]) -> PrefixCache:
     templates = list(shared)
     contexts = PrefixCache.empty(lm, len(templates))
     contexts = contexts.extend(lm, [shared[template] for template in templates])
-    place = torch.tensor([templates.index(row.template) for row in rows])
-    return contexts.select(place.to(lm.device)).extend(
-        lm, [row.prefix[len(shared[row.template]) :] for row in rows]
-    )
+    rests = [row.prefix[len(shared[row.template]) :] for row in rows]
+    parts, order = [], []
+    for indices in _by_length([len(rest) for rest in rests]):
+        place = [templates.index(rows[index].template) for index in indices]
+        chosen = contexts.select(torch.tensor(place, device=lm.device))
+        parts.append(chosen.extend(lm, [rests[index] for index in indices]))
+        order += indices
+    return PrefixCache.join(parts), order
 
 
 def upper_blocks(lm: LanguageModel, layer: int) -> AbstractContextManager[None]:

@@ -81,7 +81,7 @@ def plain_target(
             current = logits[-1, places[-1]].log_softmax(dim=0)
             first = seen.setdefault("first", current.detach())
             norm = lm.model.get_submodule(FINAL_NORMS[lm.architecture.family])
-            head = lm.model.get_output_embeddings()
+            head = lm.model.get_output_embeddings()  # type: ignore[no-untyped-call]
             log_probs = head(norm(seen["final"][:-1])).log_softmax(dim=2)
             is_target = labels != -100
             picked = log_probs.gather(2, labels.clamp(min=0)[..., None])[..., 0]
@@ -95,7 +95,7 @@ def plain_target(
             )
             if loss < config.stop_loss or step == config.num_gradient_steps - 1:
                 break
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             num_steps += 1
             limit = config.clamp_norm_factor * seen["initial"].norm()
@@ -132,7 +132,7 @@ def plain_memit(
         update = residuals @ keys.T @ torch.linalg.inv(prior + keys @ keys.T)
         updates[lm.weight_name(layer)] = update
         is_transposed = isinstance(lm.down_projection(layer), Conv1D)
-        weights[layer] += (update.T if is_transposed else update).to(lm.dtype)
+        weights[layer].add_((update.T if is_transposed else update).to(lm.dtype))
     for layer, weight in weights.items():
         weight.copy_(before[layer])
     return updates

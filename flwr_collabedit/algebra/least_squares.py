@@ -14,6 +14,8 @@ from flwr_collabedit.errors import MatrixError, SingularSystemError
 
 # A prior that was summed in float32 is symmetric to about 1e-7 of its largest entry.
 _SYMMETRY_TOLERANCE = 1e-6
+# A transpose read in blocks that fit the cache is several times faster than whole.
+_BLOCK = 512
 
 
 def solve_update(
@@ -165,9 +167,18 @@ def _check_symmetric(name: str, matrix: Tensor) -> None:
     # The Cholesky factor reads one triangle, so the other would be lost in silence.
     if matrix.numel() == 0:
         return
-    gap, size = float((matrix - matrix.T).abs().max()), float(matrix.abs().max())
+    blocks = range(0, len(matrix), _BLOCK)
+    gap = max(_mirror_gap(matrix, i, j) for i in blocks for j in blocks if j <= i)
+    low, high = torch.aminmax(matrix)
+    size = max(abs(float(low)), abs(float(high)))
     if gap > _SYMMETRY_TOLERANCE * size:
         raise MatrixError(
             f"expected a symmetric {name}, found entries that differ by {gap:.3e} "
             f"from their mirror image (largest entry {size:.3e})"
         )
+
+
+def _mirror_gap(matrix: Tensor, row: int, column: int) -> float:
+    block = matrix[row : row + _BLOCK, column : column + _BLOCK]
+    mirror = matrix[column : column + _BLOCK, row : row + _BLOCK].T
+    return float(torch.dist(block, mirror, p=float("inf")))

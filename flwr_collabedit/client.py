@@ -16,7 +16,7 @@ from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
-from flwr_collabedit.editors.memit import measure
+from flwr_collabedit.editors.layer_passes import measure
 from flwr_collabedit.editors.targets import optimize_targets
 from flwr_collabedit.errors import ConfigurationError, PayloadError
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
@@ -32,6 +32,7 @@ from flwr_collabedit.payloads import (
     to_record,
     unpack_deltas,
 )
+from flwr_collabedit.progress import ProgressLog
 from flwr_collabedit.target_store import TargetStore
 
 Arrays: TypeAlias = list[NDArray[np.generic]]
@@ -186,7 +187,13 @@ class EditingClient(NumPyClient):
                 "messages."
             )
         contexts = ContextTemplates.from_json(instruction.contexts)
-        found = optimize_targets(self.language_model, requests, memit, contexts)
+        found = optimize_targets(
+            self.language_model,
+            requests,
+            memit,
+            contexts,
+            progress=ProgressLog(f"{self.name}: targets", len(requests)),
+        )
         self.targets.save(instruction, requests, found.z)
         return found.z
 
@@ -215,7 +222,8 @@ class EditingClient(NumPyClient):
     def _score(
         self, cases: Sequence[EvaluationCase], instruction: Instruction
     ) -> MetricSums:
-        evaluation = evaluate_cases(self.language_model, cases)
+        progress = ProgressLog(f"{self.name}: prompts scored", len(cases))
+        evaluation = evaluate_cases(self.language_model, cases, progress=progress)
         if self.results_folder is not None:
             self.results_folder.mkdir(parents=True, exist_ok=True)
             file = f"{self.name}-round-{instruction.server_round}.jsonl"

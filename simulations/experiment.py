@@ -15,6 +15,7 @@ from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates, generate_contexts
 from flwr_collabedit.editors.covariance import estimate_second_moments
 from flwr_collabedit.models.loading import EMBEDDED_MODEL, LanguageModel
+from flwr_collabedit.progress import ProgressLog, watched
 from simulations.settings import ExperimentSettings
 
 Rounds = list[list[EvaluationCase]]
@@ -77,11 +78,12 @@ def second_moments(
     """Return ``E[k k^T]`` of every edited weight, from the cache where it has it."""
     name = settings.second_moment_texts
     texts = embedded_corpus() if name == "embedded" else load_texts(name)
+    progress = ProgressLog("second moments: documents", memit.second_moment_samples)
     folder = Path(settings.cache_folder or settings.folder / "cache")
     return estimate_second_moments(
         lm,
         memit.layers,
-        texts,
+        watched(texts, progress),
         num_samples=memit.second_moment_samples,
         corpus_name=name,
         max_length=memit.second_moment_max_length,

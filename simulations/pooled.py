@@ -13,6 +13,7 @@ from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.models.loading import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
+from flwr_collabedit.progress import ProgressLog
 from simulations.experiment import Rounds
 from simulations.settings import ExperimentSettings
 
@@ -43,13 +44,15 @@ def edit_pooled(
         result = editor.edit(
             requests,
             start=deltas,
+            progress=ProgressLog("pooled: targets", len(requests)),
             layer_schedule=settings.layer_schedule,
             residual_split=settings.residual_split or None,
         )
         deltas = result.deltas
     cases = [case for rounds in clients for edits in rounds for case in edits]
     with applied_deltas(lm, deltas):
-        sums = evaluate_cases(lm, cases).sums
+        progress = ProgressLog("pooled: prompts scored", len(cases))
+        sums = evaluate_cases(lm, cases, progress=progress).sums
     return PooledResult(deltas, sums, time.perf_counter() - began)
 
 

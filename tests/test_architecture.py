@@ -23,10 +23,11 @@ MAY_IMPORT = {
         *("errors", "algebra", "evaluation"),
         *("edited_model", "instruction", "payloads"),
     },
+    "progress": set(),
     "target_store": {"errors", "data", "instruction"},
     "client": {
         *("errors", "data", "models", "editors", "evaluation"),
-        *("edited_model", "instruction", "payloads", "target_store"),
+        *("edited_model", "instruction", "payloads", "progress", "target_store"),
     },
     "client_app": {"errors", "data", "models", "instruction", "payloads", "client"},
 }

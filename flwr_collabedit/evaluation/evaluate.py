@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flwr_collabedit.data.requests import EvaluationCase
+from flwr_collabedit.evaluation.batches import Progress
 from flwr_collabedit.evaluation.case_score import CaseScore, sums
 from flwr_collabedit.evaluation.generation import CaseGeneration, generate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums
@@ -35,6 +36,18 @@ class Evaluation:
         )
 
 
-def evaluate_cases(lm: LanguageModel, cases: Sequence[EvaluationCase]) -> Evaluation:
-    """Return how the model, as it is now, answers the cases; it is not changed."""
-    return Evaluation(score_cases(lm, cases), generate_cases(lm, cases))
+def evaluate_cases(
+    lm: LanguageModel,
+    cases: Sequence[EvaluationCase],
+    *,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Return how the model, as it is now, answers the cases; it is not changed.
+
+    ``progress`` is called with the prompts done and of all, first for the scores, then
+    for the generated answers.
+    """
+    return Evaluation(
+        score_cases(lm, cases, progress=progress),
+        generate_cases(lm, cases, progress=progress),
+    )

@@ -1,0 +1,69 @@
+"""Settings: one source of truth, and bad ones refused before anything is done."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from flwr_collabedit.errors import ConfigurationError
+from simulations.launch import read_settings
+from simulations.settings import ExperimentSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "simulations" / "configs").glob("*.toml"))
+
+
+def test_flowers_defaults_are_the_settings_defaults():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+    in_project = project["tool"]["flwr"]["app"]["config"]
+
+    assert in_project == ExperimentSettings().to_run_config()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_are_valid(path, tmp_path):
+    assert read_settings(path, [], tmp_path).folder == tmp_path
+
+
+def test_settings_survive_a_run_config():
+    settings = ExperimentSettings(num_clients=3, dtype="float64")
+
+    assert ExperimentSettings.from_run_config(settings.to_run_config()) == settings
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"num-client": 3}, "Unknown setting 'num-client'.*'num-clients'"),
+        ({"num-clients": 0}, "num-clients = 0"),
+        ({"layer-schedule": "sync"}, "layer-schedule = 'sync'"),
+        ({"output-folder": "runs/demo"}, "expected an absolute path"),
+        ({"dtype": "bfloat16"}, "dtype = 'bfloat16'"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(config, text):
+    with pytest.raises(ConfigurationError, match=text):
+        ExperimentSettings.from_run_config(config)
+
+
+def test_an_override_replaces_the_files_setting(tmp_path):
+    settings = read_settings(CONFIGS[0], ["num-clients = 3"], tmp_path)
+
+    assert settings.num_clients == 3
+
+
+@pytest.mark.parametrize("text", ["num-clients", "model = embedded"])
+def test_an_override_that_is_not_toml_is_refused(text, tmp_path):
+    with pytest.raises(ConfigurationError, match="NAME=VALUE in TOML"):
+        read_settings(CONFIGS[0], [text], tmp_path)
+
+
+def test_a_config_file_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="found none"):
+        read_settings(tmp_path / "missing.toml", [])
+
+
+def test_a_run_without_a_folder_says_how_to_give_one():
+    with pytest.raises(ConfigurationError, match="output-folder"):
+        _ = ExperimentSettings().folder

@@ -1,8 +1,8 @@
 """In which order layers are measured and how the residual is spread over them.
 
 Meng et al. "Mass-Editing Memory in a Transformer", ICLR 2023, section 4.3 and
-Algorithm 1 spread the residual over the edited layers; DESIGN.md section 2 names the
-schedules of a federated round.
+Algorithm 1 spread the residual over the edited layers. ``docs/method.md`` compares the
+schedules of a federated round and proximal sweeps.
 """
 
 from collections.abc import Sequence
@@ -65,3 +65,45 @@ def exchange_groups(
     if schedule == "synchronous":
         return [(parameter,) for parameter in parameters]
     return [tuple(parameters)]
+
+
+def check_sweeps(
+    schedule: LayerSchedule, split: ResidualSplit, sweeps: int, tolerance: float
+) -> None:
+    """Check how often the pass over the layers may be repeated.
+
+    Raises
+    ------
+    ConfigurationError
+        For fewer than one sweep, a negative tolerance, and more than one sweep with a
+        split that diverges: ``frozen`` with ``remaining``, whose shares sum to more
+        than one.
+    """
+    if sweeps < 1 or not 0 <= tolerance < 1:
+        raise ConfigurationError(
+            "Expected sweeps of at least 1 and a sweep tolerance from 0 to below 1, "
+            f"found {sweeps} and {tolerance}."
+        )
+    if sweeps > 1 and schedule == "frozen" and split == "remaining":
+        raise ConfigurationError(
+            "The shares of the 'remaining' split sum to more than one with the "
+            f"'frozen' schedule, so that {sweeps} sweeps would diverge. Use the "
+            "'uniform' split."
+        )
+
+
+def sweeps_settled(norms: Sequence[float], tolerance: float) -> bool:
+    """Return whether the sweep that has just ended is to be the last.
+
+    Parameters
+    ----------
+    norms : sequence of float
+        Norm of all edits' residuals at the start of every sweep so far.
+    tolerance : float
+        The last sweep is one that started with a residual whose norm differed by at
+        most this share from that at the start of the sweep before it; 0 never stops.
+        So no measurement is thrown away.
+    """
+    if tolerance == 0 or len(norms) < 2:
+        return False
+    return abs(norms[-2] - norms[-1]) <= tolerance * norms[-2]

@@ -3,27 +3,24 @@
 Meng et al. "Mass-Editing Memory in a Transformer", ICLR 2023, Algorithm 1.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter
 
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from flwr_collabedit.algebra.edit_statistics import EditStatistics
-from flwr_collabedit.algebra.least_squares import solve_update
 from flwr_collabedit.algebra.schedule import (
     LayerSchedule,
     ResidualSplit,
     check_schedule,
-    residual_share,
+    check_sweeps,
 )
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
-from flwr_collabedit.editors.keys import collect_keys, current_values
+from flwr_collabedit.editors.keys import current_values
+from flwr_collabedit.editors.layer_passes import LayerPasses, Plan
 from flwr_collabedit.editors.targets import (
     Progress,
     Targets,
@@ -51,6 +48,8 @@ class MemitResult:
     residual_norms_before, residual_norms_after : Tensor
         ``||z - current value||`` of each request before and after the edit, shape
         ``(edit,)``, float64.
+    sweep_residual_norms : list of float
+        Frobenius norm of all residuals at the start of every sweep.
     seconds : dict of str to float
         Wall-clock time of the phases ``targets``, ``measure`` and ``solve``.
     """
@@ -59,46 +58,8 @@ class MemitResult:
     targets: Targets
     residual_norms_before: Tensor
     residual_norms_after: Tensor
+    sweep_residual_norms: list[float]
     seconds: dict[str, float]
-
-
-def measure(
-    lm: LanguageModel,
-    layers: Sequence[int],
-    requests: Sequence[EditRequest],
-    z: Tensor,
-    contexts: ContextTemplates,
-    *,
-    target_layer: int,
-) -> tuple[dict[int, Tensor], Tensor]:
-    """Return the keys of ``layers`` and the residuals on the model as it is now.
-
-    Parameters
-    ----------
-    lm : LanguageModel
-        The model, with whatever deltas are to be seen already applied.
-    layers : sequence of int
-        One layer (``synchronous``) or all edited ones (``frozen``).
-    requests : sequence of EditRequest
-        ``n`` of them, in the order of ``z``; may be empty.
-    z : Tensor
-        Targets, shape ``(n, d_model)``.
-    contexts : ContextTemplates
-        Contexts of the keys.
-    target_layer : int
-        The last edited layer, where the targets live.
-
-    Returns
-    -------
-    keys : dict of int to Tensor
-        ``(d_key, n)`` for each layer, float64.
-    residuals : Tensor
-        ``z`` minus the current values, *not* divided over the layers, ``(d_value, n)``,
-        float64.
-    """
-    keys = collect_keys(lm, requests, layers, contexts)
-    current = current_values(lm, requests, target_layer)
-    return keys, (z.to(lm.device).double() - current.double()).T
 
 
 class MemitEditor:
@@ -142,6 +103,8 @@ class MemitEditor:
         *,
         layer_schedule: LayerSchedule = "synchronous",
         residual_split: ResidualSplit | None = None,
+        sweeps: int = 1,
+        sweep_tolerance: float = 0.0,
         start: Deltas | None = None,
         progress: Progress | None = None,
     ) -> MemitResult:
@@ -156,6 +119,11 @@ class MemitEditor:
             (canonical MEMIT) or all are measured on the same model.
         residual_split : {"remaining", "uniform"} or None
             Each layer's share of the residual; ``None`` is the schedule's own.
+        sweeps : int
+            Passes over the layers, at most; 1 is canonical MEMIT. Each further one
+            measures again and takes a proximal step on what is left.
+        sweep_tolerance : float
+            Stops before, see `flwr_collabedit.algebra.schedule.sweeps_settled`.
         start : mapping of str to Tensor or None
             Deltas that the model already has (earlier rounds); ``None`` for none.
         progress : callable or None
@@ -164,32 +132,67 @@ class MemitEditor:
         Raises
         ------
         ConfigurationError
-            For a schedule and split that do not go together.
+            For a schedule, split and number of sweeps that do not go together.
         SingularSystemError
             If the second moment does not make the solve well-posed.
         """
-        schedule, split = check_schedule(layer_schedule, residual_split)
-        deltas = self._started(start)
-        clock = _Clock()
-        with clock.phase("targets"), applied_deltas(self._lm, deltas):
+        plan = _plan(layer_schedule, residual_split, sweeps, sweep_tolerance)
+        passes = self._passes(start)
+        with passes.clock.phase("targets"), applied_deltas(self._lm, passes.deltas):
             targets = optimize_targets(
                 self._lm, requests, self._config, self._contexts, progress=progress
             )
-        groups = [[layer] for layer in self._config.layers]
-        if schedule == "frozen":
-            groups = [list(self._config.layers)]
-        for layers in groups:
-            with clock.phase("measure"), applied_deltas(self._lm, deltas):
-                keys, residuals = self._measure(layers, requests, targets)
-            with clock.phase("solve"):
-                for layer in layers:
-                    name = self._lm.weight_name(layer)
-                    update = self._solve(layer, keys[layer], residuals, split)
-                    deltas[name] = deltas[name] + update
-        with clock.phase("measure"), applied_deltas(self._lm, deltas):
+        passes.run(requests, targets.z, plan)
+        with (
+            passes.clock.phase("measure"),
+            applied_deltas(self._lm, passes.deltas),
+        ):
             after = self._residual_norms(requests, targets.z)
         before = vector_norm((targets.z - targets.initial).double(), dim=1)
-        return MemitResult(deltas, targets, before, after, clock.seconds)
+        return MemitResult(
+            passes.deltas,
+            targets,
+            before,
+            after,
+            passes.residual_norms,
+            passes.clock.seconds,
+        )
+
+    def write(
+        self,
+        requests: Sequence[EditRequest],
+        z: Tensor,
+        *,
+        layer_schedule: LayerSchedule = "synchronous",
+        residual_split: ResidualSplit | None = None,
+        start: Deltas | None = None,
+    ) -> LayerPasses:
+        """Write targets that are known already in one pass; the model is not changed.
+
+        Parameters
+        ----------
+        z : Tensor
+            Targets, shape ``(n, d_model)``, in the order of ``requests``.
+        requests, layer_schedule, residual_split, start
+            See `edit`.
+
+        Returns
+        -------
+        LayerPasses
+            With the cumulative deltas and what they were solved from.
+        """
+        passes = self._passes(start)
+        passes.run(requests, z, _plan(layer_schedule, residual_split))
+        return passes
+
+    def _passes(self, start: Deltas | None) -> LayerPasses:
+        return LayerPasses(
+            self._lm,
+            self._config,
+            self._contexts,
+            self._second_moments,
+            self._started(start),
+        )
 
     def _started(self, start: Deltas | None) -> dict[str, Tensor]:
         device = self._lm.device
@@ -202,26 +205,6 @@ class MemitEditor:
             for name, delta in (start or {}).items()
         }
         return {**zeros, **given}
-
-    def _measure(
-        self, layers: Sequence[int], requests: Sequence[EditRequest], targets: Targets
-    ) -> tuple[dict[int, Tensor], Tensor]:
-        return measure(
-            self._lm,
-            layers,
-            requests,
-            targets.z,
-            self._contexts,
-            target_layer=self._config.layers[-1],
-        )
-
-    def _solve(
-        self, layer: int, keys: Tensor, residuals: Tensor, split: ResidualSplit
-    ) -> Tensor:
-        layers, name = self._config.layers, self._lm.weight_name(layer)
-        share = residual_share(layers.index(layer), len(layers), split)
-        prior = self._second_moments[name].to(keys) * self._config.second_moment_weight
-        return solve_update(EditStatistics.from_pairs(keys, share * residuals), prior)
 
     def _residual_norms(self, requests: Sequence[EditRequest], z: Tensor) -> Tensor:
         current = current_values(self._lm, requests, self._config.layers[-1])
@@ -239,19 +222,15 @@ def apply(lm: LanguageModel, result: MemitResult) -> None:
         write_delta(lm, name, delta)
 
 
-class _Clock:
-    """Adds up wall-clock seconds by phase."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Add the time that the block takes to ``name``."""
-        begin = perf_counter()
-        yield
-        passed = perf_counter() - begin
-        self.seconds[name] = self.seconds.get(name, 0.0) + passed
+def _plan(
+    layer_schedule: str,
+    residual_split: str | None,
+    sweeps: int = 1,
+    sweep_tolerance: float = 0.0,
+) -> Plan:
+    schedule, split = check_schedule(layer_schedule, residual_split)
+    check_sweeps(schedule, split, sweeps, sweep_tolerance)
+    return Plan(schedule, split, sweeps, sweep_tolerance)
 
 
 def _check_second_moments(

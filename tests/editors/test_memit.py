@@ -4,11 +4,12 @@ from editing import CONTEXTS, REQUESTS, config, double_model
 from torch import Tensor
 
 from benchmarks.plain_memit import plain_memit, plain_target
-from flwr_collabedit.editors import memit
+from flwr_collabedit.editors import layer_passes, memit
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.covariance import estimate_second_moments
 from flwr_collabedit.editors.keys import current_values
-from flwr_collabedit.editors.memit import MemitEditor, apply, measure
+from flwr_collabedit.editors.layer_passes import measure
+from flwr_collabedit.editors.memit import MemitEditor, apply
 from flwr_collabedit.errors import ConfigurationError, SecondMomentError
 from flwr_collabedit.models.loading import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas, read_weight
@@ -150,7 +151,8 @@ def test_an_error_half_way_leaves_the_model_bit_identical(
     lm, settings = double_model("gpt2"), config()
     started = editor(lm, settings).edit(REQUESTS[:2]).deltas
     before = [weight.clone() for weight in lm.model.parameters()]
-    working, calls = getattr(memit, step), []
+    module = memit if step == "optimize_targets" else layer_passes
+    working, calls = getattr(module, step), []
 
     def failing(*args: object, **kwargs: object) -> object:
         calls.append(step)
@@ -159,7 +161,7 @@ def test_an_error_half_way_leaves_the_model_bit_identical(
         return working(*args, **kwargs)
 
     subject = editor(lm, settings)
-    monkeypatch.setattr(memit, step, failing)
+    monkeypatch.setattr(module, step, failing)
     with pytest.raises(RuntimeError, match="injected"):
         subject.edit(REQUESTS, start=started)
 

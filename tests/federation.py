@@ -12,8 +12,6 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from flwr_collabedit.algebra.edit_statistics import EditStatistics
-from flwr_collabedit.algebra.least_squares import solve_update
 from flwr_collabedit.algebra.schedule import exchange_groups, residual_share
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.instruction import Instruction
@@ -135,20 +133,28 @@ def strategy(num_clients: int, **options: object) -> CollabEditStrategy:
     return CollabEditStrategy(MODEL, second_moments(), WEIGHT, **{**common, **options})
 
 
-def pooled_deltas(edits: Edits, schedule: str, split: str) -> list[Tensor]:
+def pooled_deltas(
+    edits: Edits,
+    schedule: str,
+    split: str,
+    sweeps: int = 1,
+    start: Sequence[Tensor] | None = None,
+) -> list[Tensor]:
     """Return what one party makes of the edits in one round, written out plainly."""
     moments = second_moments()
-    deltas = [
-        torch.zeros(D_VALUE, D_KEY, dtype=torch.float64) for _ in MODEL.parameters
-    ]
-    for group in exchange_groups(MODEL.parameters, schedule):
+    zeros = [torch.zeros(D_VALUE, D_KEY, dtype=torch.float64) for _ in moments]
+    start = zeros if start is None else start
+    deltas = list(start)
+    for group in exchange_groups(MODEL.parameters, schedule) * sweeps:
         measured = [
             (name, *edits.measure(MODEL.parameters.index(name), deltas))
             for name in group
         ]
         for name, keys, residuals in measured:
             layer = MODEL.parameters.index(name)
-            share = residual_share(layer, len(deltas), split)
-            total = EditStatistics.from_pairs(keys, share * residuals)
-            deltas[layer] = deltas[layer] + solve_update(total, WEIGHT * moments[name])
+            prior = WEIGHT * moments[name]
+            wanted = residual_share(layer, len(deltas), split) * residuals
+            right_side = wanted @ keys.T - (deltas[layer] - start[layer]) @ prior
+            step = torch.linalg.solve(prior + keys @ keys.T, right_side, left=False)
+            deltas[layer] = deltas[layer] + step
     return deltas

@@ -8,6 +8,7 @@ ICLR 2025, https://arxiv.org/abs/2410.09508, section 4. The paper merges
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from logging import INFO
 from typing import Any
 
@@ -20,15 +21,17 @@ from flwr_collabedit.algebra.edit_statistics import EditStatistics
 from flwr_collabedit.algebra.least_squares import solve_update
 from flwr_collabedit.algebra.schedule import (
     check_schedule,
+    check_sweeps,
     exchange_groups,
     residual_share,
+    sweeps_settled,
 )
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError, SecondMomentError
 from flwr_collabedit.instruction import Form
-from flwr_collabedit.payloads import ARRAYS, RESIDUAL_SQUARE, read_reply, record_bytes
+from flwr_collabedit.payloads import read_reply
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
-from flwr_collabedit.strategies.round_report import RoundReport, reply_number
+from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
 
 
 class CollabEditStrategy(EditStrategy):
@@ -50,6 +53,12 @@ class CollabEditStrategy(EditStrategy):
     residual_split : {"remaining", "uniform"} or None
         Share of the residual that each layer writes; ``None`` is the schedule's own
         (``remaining`` for synchronous, ``uniform`` for frozen).
+    sweeps : int
+        Passes over the layers in a round, at most; 1 is canonical MEMIT. In each
+        further one the clients measure again on the current model (same targets) and
+        the server takes the proximal step on what is left, see ``docs/method.md``.
+    sweep_tolerance : float
+        Stops before, see `flwr_collabedit.algebra.schedule.sweeps_settled`; 0 never.
     form : {"factors", "dense"}
         ``factors`` is lossless and smaller as long as a client has fewer edits than
         ``d_key``; ``dense`` has the same shape for every client.
@@ -59,7 +68,8 @@ class CollabEditStrategy(EditStrategy):
     Notes
     -----
     Replies are summed in the order of their arrival, in float64: another order moves
-    the sums by at most ``num_clients * 2^-53`` relative.
+    the sums by at most ``num_clients * 2^-53`` relative. A client that is left out of
+    a later sweep is left out of its minimum too: the step forgets its edits again.
     """
 
     def __init__(
@@ -70,6 +80,8 @@ class CollabEditStrategy(EditStrategy):
         *,
         layer_schedule: str = "synchronous",
         residual_split: str | None = None,
+        sweeps: int = 1,
+        sweep_tolerance: float = 0.0,
         form: Form = "factors",
         **common: Any,
     ) -> None:
@@ -77,6 +89,8 @@ class CollabEditStrategy(EditStrategy):
         self.layer_schedule, self.residual_split = check_schedule(
             layer_schedule, residual_split
         )
+        check_sweeps(self.layer_schedule, self.residual_split, sweeps, sweep_tolerance)
+        self.sweeps, self.sweep_tolerance = sweeps, sweep_tolerance
         if second_moment_weight <= 0:
             raise ConfigurationError(
                 f"Expected second_moment_weight > 0, found {second_moment_weight}."
@@ -87,25 +101,45 @@ class CollabEditStrategy(EditStrategy):
         self.form: Form = form
 
     def edit(self, grid: Grid, nodes: Sequence[int], report: RoundReport) -> None:
-        """Run one exchange a group of layers, solving after each."""
-        groups = exchange_groups(self.model.parameters, self.layer_schedule)
-        for index, measured in enumerate(groups):
-            totals, nodes = self._sum_statistics(grid, nodes, measured, report)
-            started = time.perf_counter()
-            for name in measured:
-                self._deltas[name] = self._deltas[name] + self._solve(
-                    name, totals[name]
-                )
-            report.add_seconds("solve", time.perf_counter() - started)
-            if index == 0:
-                report.num_edits = totals[measured[0]].num_edits
+        """Run sweeps, each of one exchange a group of layers, solving after each."""
+        start = dict(self._deltas)
+        norms = report.sweep_residual_norms
+        for _ in range(self.sweeps):
+            nodes = self._sweep(grid, nodes, start, report)
+            if sweeps_settled(norms, self.sweep_tolerance):
+                break
+        report.residual_norm_before = norms[0]
         report.num_clients = len(nodes)
 
     def summary(self) -> None:
         """Log the strategy's options."""
         log(INFO, "\t├──> Layer schedule: %s", self.layer_schedule)
+        log(INFO, "\t├──> Sweeps: %s", self.sweeps)
         log(INFO, "\t├──> Form: %s", self.form)
         super().summary()
+
+    def _sweep(
+        self,
+        grid: Grid,
+        nodes: Sequence[int],
+        start: Mapping[str, Tensor],
+        report: RoundReport,
+    ) -> Sequence[int]:
+        """Pass over the layers once; return the nodes that took part to the end."""
+        first = not report.sweep_residual_norms
+        groups = exchange_groups(self.model.parameters, self.layer_schedule)
+        for index, measured in enumerate(groups):
+            totals, figures, nodes = self._sum_statistics(grid, nodes, measured, report)
+            if index == 0:
+                report.sweep_residual_norms.append(figures.residual_norm)
+                report.num_edits = totals[measured[0]].num_edits
+            began = time.perf_counter()
+            for name in measured:
+                written = None if first else self._deltas[name] - start[name]
+                update = self._solve(name, totals[name], written)
+                self._deltas[name] = self._deltas[name] + update
+            report.add_seconds("solve", time.perf_counter() - began)
+        return nodes
 
     def _sum_statistics(
         self,
@@ -113,40 +147,34 @@ class CollabEditStrategy(EditStrategy):
         nodes: Sequence[int],
         measured: tuple[str, ...],
         report: RoundReport,
-    ) -> tuple[dict[str, EditStatistics], list[int]]:
+    ) -> tuple[dict[str, EditStatistics], ReplyFigures, list[int]]:
         instruction = self.instruction(
             report.server_round, measured, self.layer_schedule, self.form
         )
-        totals = {
-            name: EditStatistics.zero(*self.model.shapes[name]) for name in measured
-        }
-        residual_square = 0.0
-        slowest = {"targets": 0.0, "measure": 0.0}
+        shapes = self.model.shapes
+        totals = {name: EditStatistics.zero(*shapes[name]) for name in measured}
+        figures = ReplyFigures()
 
         def accept(reply: Message) -> None:
-            nonlocal residual_square
             statistics, _ = read_reply(
-                reply.content, instruction, self.model.shapes, self.max_norm
+                reply.content, instruction, shapes, self.max_norm
             )
             for name in measured:
                 totals[name] = totals[name] + statistics[name]
-            report.upload_bytes += record_bytes(reply.content.array_records[ARRAYS])
-            residual_square += reply_number(reply, RESIDUAL_SQUARE)
-            for phase, seconds in slowest.items():
-                slowest[phase] = max(seconds, reply_number(reply, f"seconds-{phase}"))
+            figures.add(reply)
 
         accepted = self.ask(grid, nodes, instruction, accept, report)
-        for phase, seconds in slowest.items():
-            report.add_seconds(phase, seconds)
-        if report.residual_norm_before is None:
-            report.residual_norm_before = residual_square**0.5
-        return totals, accepted
+        figures.enter(report)
+        return totals, figures, accepted
 
-    def _solve(self, name: str, total: EditStatistics) -> Tensor:
+    def _solve(
+        self, name: str, total: EditStatistics, written: Tensor | None
+    ) -> Tensor:
         names = self.model.parameters
         share = residual_share(names.index(name), len(names), self.residual_split)
+        shared = replace(total, cross=share * total.cross)
         prior = self.second_moment_weight * self.second_moments[name].double()
-        return share * solve_update(total, prior)
+        return solve_update(shared, prior, delta=written)
 
 
 def _check_second_moments(

@@ -7,7 +7,13 @@ from dataclasses import asdict, dataclass, field
 from flwr.app import Message, MetricRecord
 
 from flwr_collabedit.evaluation.metrics import MetricSums, summarize
-from flwr_collabedit.payloads import METRICS, NUM_EDITS, RESIDUAL_SQUARE
+from flwr_collabedit.payloads import (
+    ARRAYS,
+    METRICS,
+    NUM_EDITS,
+    RESIDUAL_SQUARE,
+    record_bytes,
+)
 
 
 @dataclass
@@ -23,6 +29,8 @@ class RoundReport:
     residual_norm_before, residual_norm_after : float or None
         Frobenius norm of all clients' residuals on the round's starting model and,
         where the round was evaluated, on its final one.
+    sweep_residual_norms : list of float
+        The same at the start of every sweep over the layers, the first one included.
     upload_bytes, download_bytes : int
         Array bytes received from and sent to all clients in training exchanges.
     seconds : dict of str to float
@@ -41,6 +49,7 @@ class RoundReport:
     num_clients: int = 0
     residual_norm_before: float | None = None
     residual_norm_after: float | None = None
+    sweep_residual_norms: list[float] = field(default_factory=list)
     upload_bytes: int = 0
     download_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -81,7 +90,34 @@ def _defined(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def reply_number(reply: Message, key: str) -> float:
+class ReplyFigures:
+    """What the accepted replies of one exchange say besides their arrays."""
+
+    def __init__(self) -> None:
+        self.upload_bytes = 0
+        self._residual_square = 0.0
+        self._slowest = {"targets": 0.0, "measure": 0.0}
+
+    def add(self, reply: Message) -> None:
+        """Take over one reply's numbers."""
+        self.upload_bytes += record_bytes(reply.content.array_records[ARRAYS])
+        self._residual_square += _number(reply, RESIDUAL_SQUARE)
+        for phase, seconds in self._slowest.items():
+            self._slowest[phase] = max(seconds, _number(reply, f"seconds-{phase}"))
+
+    @property
+    def residual_norm(self) -> float:
+        """Frobenius norm of all clients' residuals."""
+        return math.sqrt(self._residual_square)
+
+    def enter(self, report: RoundReport) -> None:
+        """Add bytes and seconds to the round's report."""
+        report.upload_bytes += self.upload_bytes
+        for phase, seconds in self._slowest.items():
+            report.add_seconds(phase, seconds)
+
+
+def _number(reply: Message, key: str) -> float:
     """Return a number from a reply's metrics, 0 where it has none."""
     value = reply.content.metric_records[METRICS].get(key, 0)
     return float(value) if isinstance(value, int | float) else 0.0

@@ -30,7 +30,7 @@ def build_world(num_persons: int, num_organisations: int, seed: int = 0) -> Fact
     Parameters
     ----------
     num_persons, num_organisations : int
-        Invented subjects, at most 6,000 and 30,000. The embedded model knows those
+        Invented subjects, at most 6,000 of each. The embedded model knows those
         of :func:`default_world` only.
     seed : int
         Decides the invented facts and which templates are held out of which fact.

@@ -8,8 +8,7 @@ from flwr_collabedit.data.world_tables import Statement, WorldTables
 _CONSONANTS = (*"bdfghklmnprstvwz", "br", "dr", "gr", "kl", "st", "tr")
 _VOWELS = (*"aeiou", "ai", "ei", "ou")
 _ENDINGS = (*"nrslm", "th", "")
-_NUM_FIRST, _NUM_LAST = 60, 100
-_NUM_HOUSES, _BRANCHES = 60, ["Group", "Labs", "Partners", "Works", "Brothers"]
+_NUM_FIRST, _NUM_LAST, _NUM_FOUNDERS = 60, 100, 60
 
 
 def invented_statements(
@@ -17,17 +16,18 @@ def invented_statements(
 ) -> list[Statement]:
     """Return every relation of the invented subjects, answers spread evenly.
 
-    A name is two or three words drawn from fixed lists, so that more subjects need no
+    A name is made of two words from fixed lists, so that more subjects need no
     new words. Answers are dealt like cards: no answer of a pool comes up for the
     third time before all have come up twice.
     """
     rng = random.Random(seed)
-    words = _words(_NUM_FIRST + 2 * _NUM_LAST + _NUM_HOUSES, tables, rng)
-    first, words = words[:_NUM_FIRST], words[_NUM_FIRST:]
-    middle, last = words[:_NUM_LAST], words[_NUM_LAST : 2 * _NUM_LAST]
-    houses = words[2 * _NUM_LAST :]
+    words = _words(_NUM_FIRST + 2 * _NUM_LAST + _NUM_FOUNDERS, tables, rng)
+    first, last, founders, partners = (
+        [words.pop() for _ in range(count)]
+        for count in (_NUM_FIRST, _NUM_LAST, _NUM_FOUNDERS, _NUM_LAST)
+    )
     persons = [f"{a} {b}" for a in first for b in last]
-    organisations = [f"{a} {b} {c}" for a in houses for b in middle for c in _BRANCHES]
+    organisations = [f"{a} & {b}" for a in founders for b in partners]
     groups = {
         "person": rng.sample(persons, num_persons),
         "organisation": rng.sample(organisations, num_organisations),

@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import tomllib
+from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -86,8 +88,22 @@ def run(
     *,
     cpus: int = 2,
     gpus_per_client: float = 0.0,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a simulation to its end; its results are in ``settings.folder``."""
+    """Run a simulation to its end; its results are in ``settings.folder``.
+
+    Parameters
+    ----------
+    settings : ExperimentSettings
+        What to run.
+    engine : Engine
+        What runs the clients.
+    cpus, gpus_per_client
+        For ``ray``: CPU cores for all clients, and the GPU share of one.
+    environment : Mapping, optional
+        For ``ray``: that of a running SuperLink, see
+        `simulations.superlink.local_superlink`; one is started where it is missing.
+    """
     settings.folder.mkdir(parents=True, exist_ok=True)
     (settings.folder / "summary.json").unlink(missing_ok=True)
     if engine is Engine.IN_PROCESS:
@@ -109,7 +125,12 @@ def run(
         f"num-supernodes={settings.num_clients} client-resources-num-cpus=1 "
         f"client-resources-num-gpus={gpus_per_client} init-args-num-cpus={cpus}"
     )
-    with local_superlink(settings.folder / "flower") as environment:
+    link = (
+        nullcontext(environment)
+        if environment is not None
+        else local_superlink(settings.folder / "flower")
+    )
+    with link as environment:
         subprocess.run(
             [
                 *(script("flwr"), "run", str(ROOT), "--stream"),

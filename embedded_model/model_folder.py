@@ -65,7 +65,7 @@ def memit_settings(recipe: Recipe) -> dict[str, object]:
         "ln_f_module": "transformer.ln_f",
         "lm_head_module": "transformer.wte",
         "mom2_dataset": "embedded",
-        "mom2_n_samples": 16000,
+        "mom2_n_samples": 6000,
         "mom2_dtype": "float32",
     }
 

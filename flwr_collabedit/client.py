@@ -1,24 +1,22 @@
 """The client: one party's private edits behind Flower's ``NumPyClient``."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
 
-import numpy as np
 from flwr.client import NumPyClient
 from flwr.common import Scalar
-from numpy.typing import NDArray
 from torch import Tensor
 
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
+from flwr_collabedit.edit_work import EditWork
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
-from flwr_collabedit.editors.layer_passes import measure
+from flwr_collabedit.editors.keys import current_values
 from flwr_collabedit.editors.targets import optimize_targets
-from flwr_collabedit.errors import ConfigurationError, PayloadError
+from flwr_collabedit.errors import ConfigurationError, PayloadError, SecondMomentError
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.instruction import Instruction
@@ -27,15 +25,15 @@ from flwr_collabedit.models.loading import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas, read_weight
 from flwr_collabedit.payloads import (
     RESIDUAL_SQUARE,
+    Arrays,
     digest,
-    pack_statistics,
     to_record,
     unpack_deltas,
 )
 from flwr_collabedit.progress import ProgressLog
 from flwr_collabedit.target_store import TargetStore
 
-Arrays: TypeAlias = list[NDArray[np.generic]]
+SecondMoments = Callable[[MemitConfig], Mapping[str, Tensor]]
 
 
 @lru_cache(maxsize=4)
@@ -63,6 +61,10 @@ class EditingClient(NumPyClient):
     results_folder : Path or None
         Where per-case scores are written, one JSON line a case; they name facts and
         stay with the client. ``None`` writes nothing.
+    second_moments : callable or None
+        Gives ``C0 = E[k k^T]``, ``(d_key, d_key)``, of every edited weight for a
+        configuration, by weight name. Called only where the server asks clients to edit
+        alone: with the ``local`` schedule and by the strategies that merge deltas.
     """
 
     def __init__(
@@ -73,12 +75,14 @@ class EditingClient(NumPyClient):
         name: str,
         state_folder: Path,
         results_folder: Path | None = None,
+        second_moments: SecondMoments | None = None,
     ) -> None:
         self.language_model = language_model
         self.rounds = rounds
         self.name = name
         self.targets = TargetStore(state_folder)
         self.results_folder = results_folder
+        self.second_moments = second_moments
 
     def fit(
         self, parameters: Arrays, config: dict[str, Scalar]
@@ -95,7 +99,7 @@ class EditingClient(NumPyClient):
         Returns
         -------
         list of ndarray
-            Statistics of the measured weights, in the order of
+            Statistics or deltas of the measured weights, in the order of
             `flwr_collabedit.payloads.array_keys`.
         int
             Number of edits.
@@ -105,18 +109,17 @@ class EditingClient(NumPyClient):
         instruction, memit, deltas = self._read(parameters, config)
         requests = self._requests(instruction.server_round)
         starts_round = self._digest(instruction, parameters) == instruction.round_id
-        arrays: Arrays = []
+        began = time.perf_counter()
         with applied_deltas(self.language_model, deltas):
-            began = time.perf_counter()
             targets = self._targets(instruction, memit, requests, starts_round)
-            measuring = time.perf_counter()
-            keys, residuals = self._measure(instruction, memit, requests, targets)
-        for layer_keys in keys:
-            arrays += pack_statistics(
-                layer_keys, residuals, instruction.form, instruction.wire_dtype
-            )
+        measuring = time.perf_counter()
+        work = EditWork(self.language_model, memit, instruction, deltas)
+        if work.is_alone:
+            arrays, square = work.edit_alone(requests, targets, self._moments(memit))
+        else:
+            arrays, square = work.measure(requests, targets)
         figures: dict[str, Scalar] = {
-            RESIDUAL_SQUARE: float(residuals.square().sum()),
+            RESIDUAL_SQUARE: square,
             "seconds-targets": measuring - began,
             "seconds-measure": time.perf_counter() - measuring,
         }
@@ -197,27 +200,14 @@ class EditingClient(NumPyClient):
         self.targets.save(instruction, requests, found.z)
         return found.z
 
-    def _measure(
-        self,
-        instruction: Instruction,
-        memit: MemitConfig,
-        requests: Sequence[EditRequest],
-        targets: Tensor,
-    ) -> tuple[list[Tensor], Tensor]:
-        """Return keys ``(d_key, n)`` of each measured weight and ``(d_value, n)``."""
-        layers = [
-            memit.layers[instruction.parameters.index(name)]
-            for name in instruction.measured
-        ]
-        keys, residuals = measure(
-            self.language_model,
-            layers,
-            requests,
-            targets,
-            ContextTemplates.from_json(instruction.contexts),
-            target_layer=memit.layers[-1],
-        )
-        return [keys[layer] for layer in layers], residuals
+    def _moments(self, memit: MemitConfig) -> Mapping[str, Tensor]:
+        if self.second_moments is None:
+            raise SecondMomentError(
+                f"Client {self.name!r} is asked to edit alone, which needs second "
+                "moments, and it has none. Give EditingClient its second_moments, or "
+                "use CollabEdit with the 'synchronous' or 'frozen' schedule."
+            )
+        return self.second_moments(memit)
 
     def _score(
         self, cases: Sequence[EvaluationCase], instruction: Instruction
@@ -241,6 +231,8 @@ class EditingClient(NumPyClient):
         requests = self._requests(instruction.server_round)
         stored = self.targets.load(instruction, requests) if requests else None
         if stored is not None:
-            _, residuals = self._measure(instruction, memit, requests, stored)
+            last = memit.layers[-1]
+            current = current_values(self.language_model, requests, last).double()
+            residuals = stored.to(current) - current
             values[RESIDUAL_SQUARE] = float(residuals.square().sum())
         return MetricSums.of(values)

@@ -20,7 +20,7 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from flwr.common import Scalar
 
-from flwr_collabedit.client import Arrays, EditingClient
+from flwr_collabedit.client import EditingClient
 from flwr_collabedit.data.loading import load_cases
 from flwr_collabedit.errors import ConfigurationError, nearest
 from flwr_collabedit.instruction import Instruction
@@ -30,6 +30,7 @@ from flwr_collabedit.payloads import (
     CONFIG,
     METRICS,
     NUM_EDITS,
+    Arrays,
     array_keys,
     to_record,
 )

@@ -8,11 +8,11 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flwr_collabedit.algebra.schedule import LayerSchedule
+from flwr_collabedit.algebra.schedule import LayerSchedule, ResidualSplit
 from flwr_collabedit.errors import PayloadError
 
 SCHEMA_VERSION = 1
-Form = Literal["factors", "dense"]
+Form = Literal["factors", "dense", "delta"]
 WireDtype = Literal["float32", "float64"]
 _SEPARATOR = "\n"
 _REPLY_FIELDS = ("schema-version", "fingerprint", "round-id", "form", "layer-schedule")
@@ -32,7 +32,13 @@ class Instruction(BaseModel):
     round_id : str
         Identifies the model that the round starts from; targets are kept under it.
     measured : tuple of str
-        The parameters whose statistics are asked for; empty for an evaluation.
+        The parameters whose statistics or deltas are asked for; empty for an
+        evaluation.
+    layer_schedule, residual_split
+        See `flwr_collabedit.algebra.schedule`. Clients read the split only where they
+        solve, which is where they send deltas.
+    form : {"factors", "dense", "delta"}
+        Statistics in one of two forms, or the delta that the client solved itself.
     hyperparameters, contexts : str
         JSON of the editor's configuration and of the shared context templates.
     """
@@ -48,6 +54,7 @@ class Instruction(BaseModel):
     parameters: tuple[str, ...]
     measured: tuple[str, ...] = ()
     layer_schedule: LayerSchedule = "synchronous"
+    residual_split: ResidualSplit = "remaining"
     form: Form = "factors"
     wire_dtype: WireDtype = "float32"
     hyperparameters: str

@@ -1,8 +1,8 @@
-"""How instructions and edit statistics travel in a Flower message.
+"""How edit statistics and deltas travel in a Flower message.
 
-The only module that knows keys, forms and dtypes on the wire.
-``docs/payload_format.md`` pins them, and so does a test. Every reply holds one record
-of each kind:
+With `flwr_collabedit.replies`, which checks what arrives, the only module that knows
+keys, forms and dtypes on the wire. ``docs/payload_format.md`` pins them, and so does a
+test. Every reply holds one record of each kind:
 
 - ``arrays``: ``<parameter>/<part>`` for each measured parameter;
 - ``metrics``: numbers, among them ``num-examples``, the number of edits;
@@ -11,10 +11,11 @@ of each kind:
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,16 +23,18 @@ from flwr_collabedit.algebra.edit_statistics import EditStatistics
 from flwr_collabedit.algebra.factors import SealedFactors, seal
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError, PayloadError, shorten
-from flwr_collabedit.evaluation.metrics import MetricSums
-from flwr_collabedit.instruction import Form, Instruction, WireDtype
+from flwr_collabedit.instruction import Form, WireDtype
+
+Arrays: TypeAlias = list[NDArray[np.generic]]
 
 ARRAYS, METRICS, CONFIG = "arrays", "metrics", "config"
 NUM_EDITS = "num-examples"
 RESIDUAL_SQUARE = "residual-square"
 
-PARTS: dict[Form, tuple[str, str]] = {
+PARTS: dict[Form, tuple[str, ...]] = {
     "factors": ("key_factor", "residual_factor"),
     "dense": ("gram", "cross"),
+    "delta": ("delta",),
 }
 
 
@@ -99,7 +102,7 @@ def digest(record: ArrayRecord) -> str:
 
 def pack_statistics(
     keys: Tensor, residuals: Tensor, form: Form, dtype: WireDtype
-) -> list[NDArray[np.generic]]:
+) -> Arrays:
     """Return one parameter's statistics in the order of ``PARTS[form]``.
 
     Parameters
@@ -118,9 +121,29 @@ def pack_statistics(
         parts = (_triangle(statistics.gram), statistics.cross)
     else:
         raise ConfigurationError(
-            f"Unknown form {form!r}; expected one of {list(PARTS)}."
+            f"Expected form 'factors' or 'dense' for statistics, found {form!r}."
         )
     return [part.numpy(force=True).astype(dtype) for part in parts]
+
+
+def pack_delta(delta: Tensor, dtype: WireDtype) -> Arrays:
+    """Return one parameter's solved delta, the only part of form ``delta``."""
+    return [delta.numpy(force=True).astype(dtype)]
+
+
+def unpack_delta(
+    parts: Sequence[NDArray[np.generic]], shape: tuple[int, int]
+) -> Tensor:
+    """Return a client's delta, ``shape = (d_value, d_key)``, float64, once checked.
+
+    Raises
+    ------
+    PayloadError
+        If the shape is another or a value is not finite.
+    """
+    (array,) = parts
+    _check_array("delta", array, shape)
+    return _float64(array)
 
 
 def unpack_statistics(
@@ -190,79 +213,3 @@ def _square(triangle: Tensor, size: int) -> Tensor:
         start = row * (row + 1) // 2
         square[row, : row + 1] = triangle[start : start + row + 1]
     return square + square.tril(-1).T
-
-
-def read_reply(
-    content: RecordDict,
-    instruction: Instruction,
-    shapes: Mapping[str, tuple[int, int]],
-    max_norm: float | None = None,
-) -> tuple[dict[str, EditStatistics], int]:
-    """Return the statistics of a reply by parameter, and the number of its edits.
-
-    Nothing is returned unless every part of the reply passes every check.
-
-    Raises
-    ------
-    PayloadError
-        If a record is missing, the reply answers another instruction or another model,
-        or its arrays fail `unpack_statistics` or exceed ``max_norm``.
-    """
-    arrays = content.array_records.get(ARRAYS)
-    metrics = content.metric_records.get(METRICS)
-    config = content.config_records.get(CONFIG)
-    if arrays is None or metrics is None or config is None:
-        raise PayloadError(
-            f"Expected the records {ARRAYS!r}, {METRICS!r} and {CONFIG!r}, found "
-            f"{shorten(content)}. Use the ClientApp of flwr_collabedit."
-        )
-    for key, expected in instruction.reply_config().items():
-        if config.get(key) != expected:
-            raise PayloadError(
-                f"Expected {key} {expected!r}, found {config.get(key)!r}. Use the same "
-                "model, tokenizer and flwr-collabedit on server and clients."
-            )
-    num_edits = metrics.get(NUM_EDITS)
-    if not isinstance(num_edits, int) or num_edits < 0:
-        raise PayloadError(f"{NUM_EDITS} is {num_edits!r}; expected a count.")
-    wanted = array_keys(instruction.measured, instruction.form)
-    if list(arrays) != wanted:
-        raise PayloadError(
-            f"Expected arrays {shorten(wanted)}, found {shorten(arrays)}."
-        )
-    statistics = {}
-    for name in instruction.measured:
-        keys = array_keys([name], instruction.form)
-        parts = [arrays[key].numpy() for key in keys]
-        try:
-            _check_norms(parts, max_norm)
-            statistics[name] = unpack_statistics(
-                parts, instruction.form, shapes[name], num_edits
-            )
-        except PayloadError as error:
-            raise PayloadError(f"{name}: {error}") from None
-    return statistics, num_edits
-
-
-def read_metric_sums(content: RecordDict) -> MetricSums:
-    """Return the sums and counts of an evaluation reply.
-
-    Raises
-    ------
-    PayloadError
-        If there is no metric record or its entries are not sums and counts.
-    """
-    metrics = content.metric_records.get(METRICS)
-    if metrics is None:
-        raise PayloadError(
-            f"Expected the record {METRICS!r}, found {shorten(content)}. Use the "
-            "ClientApp of flwr_collabedit."
-        )
-    return MetricSums.from_flat(metrics)
-
-
-def _check_norms(parts: Sequence[NDArray[np.generic]], max_norm: float | None) -> None:
-    for part in parts:
-        norm = float(np.linalg.norm(part))
-        if max_norm is not None and norm > max_norm:
-            raise PayloadError(f"norm {norm:.3g} exceeds the bound of {max_norm:.3g}.")

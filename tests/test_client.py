@@ -11,7 +11,8 @@ from flwr_collabedit.client import EditingClient
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
-from flwr_collabedit.errors import ConfigurationError, PayloadError
+from flwr_collabedit.editors.memit import MemitEditor
+from flwr_collabedit.errors import ConfigurationError, PayloadError, SecondMomentError
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.payloads import array_keys, digest, to_record
@@ -86,7 +87,7 @@ def test_a_client_that_raises_leaves_the_model_bit_identical(lm, tmp_path, monke
     def fail(*args, **kwargs):
         raise MemoryError("injected")
 
-    monkeypatch.setattr("flwr_collabedit.client.measure", fail)
+    monkeypatch.setattr("flwr_collabedit.edit_work.measure", fail)
     with pytest.raises(MemoryError, match="injected"):
         client(lm, tmp_path).fit(arrays, instruction(lm, arrays))
 
@@ -160,3 +161,57 @@ def test_a_round_without_edits_gives_empty_factors(lm, tmp_path):
 
     assert num_edits == 0
     assert all(array.shape[1] == 0 for array in found)
+
+
+def moments_of(lm):
+    generator = torch.Generator().manual_seed(3)
+    keys = {
+        name: torch.randn(2 * d_key, d_key, generator=generator).double()
+        for name, (_, d_key) in describe(lm, MEMIT.layers).shapes.items()
+    }
+    return {name: k.T @ k / len(k) for name, k in keys.items()}
+
+
+def test_a_client_that_edits_alone_returns_what_memit_adds(lm, tmp_path):
+    before, arrays = state_of(lm), [array + 0.01 for array in zeros(lm)]
+    names, moments = describe(lm, MEMIT.layers).parameters, moments_of(lm)
+    config = instruction(
+        lm, arrays, measured=names, form="delta", layer_schedule="local"
+    )
+    start = {n: torch.from_numpy(a) for n, a in zip(names, arrays, strict=True)}
+
+    found, num_edits, figures = EditingClient(
+        lm, [[CASE]], name="c", state_folder=tmp_path, second_moments=lambda _: moments
+    ).fit(arrays, config)
+
+    editor = MemitEditor(lm, MEMIT, ContextTemplates(), moments)
+    expected = editor.edit([CASE.request], start=start)
+    for name, array in zip(names, found, strict=True):
+        own = (expected.deltas[name] - start[name]).numpy()
+        np.testing.assert_allclose(array, own, rtol=1e-9, atol=1e-12)
+    norm = float(expected.residual_norms_before.norm())
+    assert figures["residual-square"] == pytest.approx(norm**2)
+    assert num_edits == 1
+    assert_untouched(lm, before)
+
+
+def test_second_moments_are_asked_for_only_where_a_client_edits_alone(lm, tmp_path):
+    def unexpected(memit):
+        raise AssertionError("loaded")
+
+    arrays = zeros(lm)
+    subject = EditingClient(
+        lm, [[CASE]], name="c", state_folder=tmp_path, second_moments=unexpected
+    )
+
+    subject.fit(arrays, instruction(lm, arrays))
+    with pytest.raises(AssertionError, match="loaded"):
+        subject.fit(arrays, instruction(lm, arrays, layer_schedule="local"))
+
+
+def test_editing_alone_without_second_moments_is_an_error_with_a_remedy(lm, tmp_path):
+    arrays = zeros(lm)
+    config = instruction(lm, arrays, form="delta", layer_schedule="frozen")
+
+    with pytest.raises(SecondMomentError, match="Give EditingClient its second_mom"):
+        client(lm, tmp_path).fit(arrays, config)

@@ -42,6 +42,7 @@ def test_keys_of_a_reply_are_pinned():
         "b.weight/residual_factor",
     ]
     assert array_keys(["a.weight"], "dense") == ["a.weight/gram", "a.weight/cross"]
+    assert array_keys(["a.weight"], "delta") == ["a.weight/delta"]
 
 
 def test_an_instruction_is_pinned_and_survives_a_config_record():
@@ -55,6 +56,7 @@ def test_an_instruction_is_pinned_and_survives_a_config_record():
         "parameters": "a.weight\nb.weight",
         "measured": "b.weight",
         "layer-schedule": "synchronous",
+        "residual-split": "remaining",
         "form": "factors",
         "wire-dtype": "float32",
         "hyperparameters": "{}",

@@ -10,11 +10,12 @@ from typing import Literal, get_args
 
 from flwr_collabedit.errors import ConfigurationError, nearest
 
-LayerSchedule = Literal["synchronous", "frozen"]
+LayerSchedule = Literal["synchronous", "frozen", "local"]
 ResidualSplit = Literal["remaining", "uniform"]
 DEFAULT_SPLITS: dict[str, ResidualSplit] = {
     "synchronous": "remaining",
     "frozen": "uniform",
+    "local": "remaining",
 }
 
 
@@ -26,8 +27,9 @@ def check_schedule(
     Raises
     ------
     ConfigurationError
-        For an unknown name, and for ``synchronous`` with ``uniform``: measured again
-        at every layer, equal shares would leave part of the residual unwritten.
+        For an unknown name, and for ``synchronous`` or ``local`` with ``uniform``:
+        measured again at every layer, equal shares would leave part of the residual
+        unwritten.
     """
     schedules, splits = get_args(LayerSchedule), get_args(ResidualSplit)
     if schedule not in schedules:
@@ -39,9 +41,9 @@ def check_schedule(
         raise ConfigurationError(
             f"Unknown residual split {chosen!r}. {nearest(chosen, splits)}"
         )
-    if schedule == "synchronous" and chosen != "remaining":
+    if schedule != "frozen" and chosen != "remaining":
         raise ConfigurationError(
-            "The 'synchronous' schedule measures the residual again at every layer, so "
+            f"The {schedule!r} schedule measures the residual again at every layer, so "
             f"its split must be 'remaining'; found {chosen!r}. Leave the split out."
         )
     return schedule, chosen  # type: ignore[return-value]  # both checked above
@@ -75,9 +77,9 @@ def check_sweeps(
     Raises
     ------
     ConfigurationError
-        For fewer than one sweep, a negative tolerance, and more than one sweep with a
-        split that diverges: ``frozen`` with ``remaining``, whose shares sum to more
-        than one.
+        For fewer than one sweep, a tolerance out of range, and more than one sweep with
+        ``frozen`` and ``remaining``, whose shares sum to more than one, so that it
+        diverges, or with ``local``, which never measures what was merged.
     """
     if sweeps < 1 or not 0 <= tolerance < 1:
         raise ConfigurationError(
@@ -89,6 +91,11 @@ def check_sweeps(
             "The shares of the 'remaining' split sum to more than one with the "
             f"'frozen' schedule, so that {sweeps} sweeps would diverge. Use the "
             "'uniform' split."
+        )
+    if sweeps > 1 and schedule == "local":
+        raise ConfigurationError(
+            f"The 'local' schedule never measures the merged model, found {sweeps} "
+            "sweeps. Use one sweep, or the 'synchronous' or 'frozen' schedule."
         )
 
 

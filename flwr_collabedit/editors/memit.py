@@ -27,7 +27,7 @@ from flwr_collabedit.editors.targets import (
     check_model,
     optimize_targets,
 )
-from flwr_collabedit.errors import SecondMomentError, shorten
+from flwr_collabedit.errors import ConfigurationError, SecondMomentError, shorten
 from flwr_collabedit.models.loading import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas, weight_shapes, write_delta
 
@@ -229,6 +229,11 @@ def _plan(
     sweep_tolerance: float = 0.0,
 ) -> Plan:
     schedule, split = check_schedule(layer_schedule, residual_split)
+    if schedule == "local":
+        raise ConfigurationError(
+            "The 'local' schedule is for federations; one party that edits alone is "
+            "'synchronous'."
+        )
     check_sweeps(schedule, split, sweeps, sweep_tolerance)
     return Plan(schedule, split, sweeps, sweep_tolerance)
 

@@ -29,7 +29,7 @@ from flwr_collabedit.algebra.schedule import (
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError, SecondMomentError
 from flwr_collabedit.instruction import Form
-from flwr_collabedit.payloads import read_reply
+from flwr_collabedit.replies import read_reply
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
 from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
 
@@ -46,13 +46,16 @@ class CollabEditStrategy(EditStrategy):
         needs them.
     second_moment_weight : float
         ``lambda`` > 0 in ``C = lambda C0``.
-    layer_schedule : {"synchronous", "frozen"}
+    layer_schedule : {"synchronous", "frozen", "local"}
         ``synchronous`` takes one exchange a layer, each measured on the global model
         with the lower layers of this round merged: canonical MEMIT. ``frozen`` takes
         one exchange in all, every layer measured on the round's starting model.
+        ``local``, the paper's text, too: each client runs canonical MEMIT alone, for
+        which it needs second moments, and sends what it measured on its own lower
+        layers. The merge then equals pooled at the first layer only.
     residual_split : {"remaining", "uniform"} or None
         Share of the residual that each layer writes; ``None`` is the schedule's own
-        (``remaining`` for synchronous, ``uniform`` for frozen).
+        (``uniform`` for frozen, otherwise ``remaining``).
     sweeps : int
         Passes over the layers in a round, at most; 1 is canonical MEMIT. In each
         further one the clients measure again on the current model (same targets) and
@@ -98,6 +101,11 @@ class CollabEditStrategy(EditStrategy):
         _check_second_moments(model, second_moments)
         self.second_moments = dict(second_moments)
         self.second_moment_weight = second_moment_weight
+        if form not in ("factors", "dense"):
+            raise ConfigurationError(
+                f"Expected form 'factors' or 'dense', found {form!r}: CollabEdit sums "
+                "statistics. The strategies that merge deltas have no form to choose."
+            )
         self.form: Form = form
 
     def edit(self, grid: Grid, nodes: Sequence[int], report: RoundReport) -> None:
@@ -149,7 +157,11 @@ class CollabEditStrategy(EditStrategy):
         report: RoundReport,
     ) -> tuple[dict[str, EditStatistics], ReplyFigures, list[int]]:
         instruction = self.instruction(
-            report.server_round, measured, self.layer_schedule, self.form
+            report.server_round,
+            measured,
+            self.layer_schedule,
+            self.residual_split,
+            self.form,
         )
         shapes = self.model.shapes
         totals = {name: EditStatistics.zero(*shapes[name]) for name in measured}

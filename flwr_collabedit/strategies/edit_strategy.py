@@ -20,7 +20,7 @@ from flwr.serverapp.exception import AggregationError
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
-from flwr_collabedit.algebra.schedule import LayerSchedule
+from flwr_collabedit.algebra.schedule import LayerSchedule, ResidualSplit
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.evaluation.metrics import MetricSums
@@ -31,9 +31,9 @@ from flwr_collabedit.payloads import (
     digest,
     pack_deltas,
     read_deltas,
-    read_metric_sums,
     record_bytes,
 )
+from flwr_collabedit.replies import read_metric_sums
 from flwr_collabedit.strategies.exchange import run_exchange, wait_for_nodes
 from flwr_collabedit.strategies.round_report import RoundReport
 
@@ -214,6 +214,7 @@ class EditStrategy(Strategy):
         server_round: int,
         measured: tuple[str, ...] = (),
         layer_schedule: LayerSchedule = "synchronous",
+        residual_split: ResidualSplit = "remaining",
         form: Form = "factors",
     ) -> Instruction:
         """Return what one exchange of the round asks of the clients."""
@@ -224,6 +225,7 @@ class EditStrategy(Strategy):
             parameters=self.model.parameters,
             measured=measured,
             layer_schedule=layer_schedule,
+            residual_split=residual_split,
             form=form,
             wire_dtype=self.wire_dtype,
             hyperparameters=self.hyperparameters,

@@ -1,0 +1,139 @@
+"""What the server takes from a client's reply, after checking all of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from flwr.app import ArrayRecord, RecordDict
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flwr_collabedit.algebra.edit_statistics import EditStatistics
+from flwr_collabedit.errors import PayloadError, shorten
+from flwr_collabedit.evaluation.metrics import MetricSums
+from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.payloads import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    NUM_EDITS,
+    array_keys,
+    unpack_delta,
+    unpack_statistics,
+)
+
+Parts = Sequence[NDArray[np.generic]]
+T = TypeVar("T")
+
+
+def read_reply(
+    content: RecordDict,
+    instruction: Instruction,
+    shapes: Mapping[str, tuple[int, int]],
+    max_norm: float | None = None,
+) -> tuple[dict[str, EditStatistics], int]:
+    """Return the statistics of a reply by parameter, and the number of its edits.
+
+    Nothing is returned unless every part of the reply passes every check.
+
+    Raises
+    ------
+    PayloadError
+        If a record is missing, the reply answers another instruction or another model,
+        or its arrays fail `unpack_statistics` or exceed ``max_norm``.
+    """
+    arrays, num_edits = _checked_records(content, instruction)
+
+    def unpack(name: str, parts: Parts) -> EditStatistics:
+        return unpack_statistics(parts, instruction.form, shapes[name], num_edits)
+
+    return _unpack_all(arrays, instruction, max_norm, unpack), num_edits
+
+
+def read_delta_reply(
+    content: RecordDict,
+    instruction: Instruction,
+    shapes: Mapping[str, tuple[int, int]],
+    max_norm: float | None = None,
+) -> tuple[dict[str, Tensor], int]:
+    """Return a client's solved deltas by parameter, and the number of its edits.
+
+    As `read_reply`, for form ``delta``.
+    """
+    arrays, num_edits = _checked_records(content, instruction)
+
+    def unpack(name: str, parts: Parts) -> Tensor:
+        return unpack_delta(parts, shapes[name])
+
+    return _unpack_all(arrays, instruction, max_norm, unpack), num_edits
+
+
+def read_metric_sums(content: RecordDict) -> MetricSums:
+    """Return the sums and counts of an evaluation reply.
+
+    Raises
+    ------
+    PayloadError
+        If there is no metric record or its entries are not sums and counts.
+    """
+    metrics = content.metric_records.get(METRICS)
+    if metrics is None:
+        raise PayloadError(
+            f"Expected the record {METRICS!r}, found {shorten(content)}. Use the "
+            "ClientApp of flwr_collabedit."
+        )
+    return MetricSums.from_flat(metrics)
+
+
+def _checked_records(
+    content: RecordDict, instruction: Instruction
+) -> tuple[ArrayRecord, int]:
+    """Return the arrays and the number of edits of a reply to this instruction."""
+    arrays = content.array_records.get(ARRAYS)
+    metrics = content.metric_records.get(METRICS)
+    config = content.config_records.get(CONFIG)
+    if arrays is None or metrics is None or config is None:
+        raise PayloadError(
+            f"Expected the records {ARRAYS!r}, {METRICS!r} and {CONFIG!r}, found "
+            f"{shorten(content)}. Use the ClientApp of flwr_collabedit."
+        )
+    for key, expected in instruction.reply_config().items():
+        if config.get(key) != expected:
+            raise PayloadError(
+                f"Expected {key} {expected!r}, found {config.get(key)!r}. Use the same "
+                "model, tokenizer and flwr-collabedit on server and clients."
+            )
+    num_edits = metrics.get(NUM_EDITS)
+    if not isinstance(num_edits, int) or num_edits < 0:
+        raise PayloadError(f"{NUM_EDITS} is {num_edits!r}; expected a count.")
+    wanted = array_keys(instruction.measured, instruction.form)
+    if list(arrays) != wanted:
+        raise PayloadError(
+            f"Expected arrays {shorten(wanted)}, found {shorten(arrays)}."
+        )
+    return arrays, num_edits
+
+
+def _unpack_all(
+    arrays: ArrayRecord,
+    instruction: Instruction,
+    max_norm: float | None,
+    unpack: Callable[[str, Parts], T],
+) -> dict[str, T]:
+    found = {}
+    for name in instruction.measured:
+        keys = array_keys([name], instruction.form)
+        parts = [arrays[key].numpy() for key in keys]
+        try:
+            _check_norms(parts, max_norm)
+            found[name] = unpack(name, parts)
+        except PayloadError as error:
+            raise PayloadError(f"{name}: {error}") from None
+    return found
+
+
+def _check_norms(parts: Parts, max_norm: float | None) -> None:
+    for part in parts:
+        norm = float(np.linalg.norm(part))
+        if max_norm is not None and norm > max_norm:
+            raise PayloadError(f"norm {norm:.3g} exceeds the bound of {max_norm:.3g}.")

@@ -22,11 +22,12 @@ from flwr_collabedit.payloads import (
     NUM_EDITS,
     RESIDUAL_SQUARE,
     array_keys,
+    pack_delta,
     pack_statistics,
     read_deltas,
     to_record,
 )
-from flwr_collabedit.strategies import CollabEditStrategy
+from flwr_collabedit.strategies import CollabEditStrategy, EditStrategy
 
 D_KEY, D_VALUE, WEIGHT = 12, 5, 3.0
 MODEL = EditedModel(
@@ -98,13 +99,7 @@ def client_app(
             read_deltas(message.content.array_records[ARRAYS], MODEL).values()
         )
         edits = clients[index]
-        parts, square = [], 0.0
-        for name in instruction.measured:
-            keys, residuals = edits.measure(MODEL.parameters.index(name), deltas)
-            square = float(residuals.square().sum())
-            parts += pack_statistics(
-                keys, residuals, instruction.form, instruction.wire_dtype
-            )
+        parts, square = reply_arrays(edits, instruction, deltas)
         content = RecordDict(
             {
                 ARRAYS: to_record(
@@ -121,7 +116,28 @@ def client_app(
     return app
 
 
-def strategy(num_clients: int, **options: object) -> CollabEditStrategy:
+def reply_arrays(edits: Edits, asked: Instruction, deltas: list[Tensor]):
+    """Return what a client sends, and the squared norm of its residuals."""
+    alone = asked.form == "delta" or asked.layer_schedule == "local"
+    if alone:
+        schedule = "frozen" if asked.layer_schedule == "frozen" else "synchronous"
+        own, measured = written_alone(edits, schedule, asked.residual_split, deltas)
+    else:
+        layers = [MODEL.parameters.index(name) for name in asked.measured]
+        measured = {layer: edits.measure(layer, deltas) for layer in layers}
+    parts = []
+    for name in asked.measured:
+        layer = MODEL.parameters.index(name)
+        if asked.form == "delta":
+            parts += pack_delta(own[layer] - deltas[layer], asked.wire_dtype)
+        else:
+            parts += pack_statistics(*measured[layer], asked.form, asked.wire_dtype)
+    first = MODEL.parameters.index(asked.measured[0])
+    return parts, float(measured[first][1].square().sum())
+
+
+def strategy(num_clients: int, kind=None, **options: object) -> EditStrategy:
+    """Return a server; CollabEdit unless another strategy's class is given."""
     common = {
         "hyperparameters": "{}",
         "contexts": "[]",
@@ -130,6 +146,8 @@ def strategy(num_clients: int, **options: object) -> CollabEditStrategy:
         "evaluate": False,
         "exchange_timeout_s": 5.0,
     }
+    if kind is not None:
+        return kind(MODEL, **{**common, **options})
     return CollabEditStrategy(MODEL, second_moments(), WEIGHT, **{**common, **options})
 
 
@@ -141,20 +159,29 @@ def pooled_deltas(
     start: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
     """Return what one party makes of the edits in one round, written out plainly."""
+    return written_alone(edits, schedule, split, start, sweeps)[0]
+
+
+def written_alone(
+    edits: Edits,
+    schedule: str,
+    split: str,
+    start: Sequence[Tensor] | None = None,
+    sweeps: int = 1,
+) -> tuple[list[Tensor], dict[int, tuple[Tensor, Tensor]]]:
+    """Return one party's deltas, and what each layer was last solved from."""
     moments = second_moments()
     zeros = [torch.zeros(D_VALUE, D_KEY, dtype=torch.float64) for _ in moments]
     start = zeros if start is None else start
-    deltas = list(start)
+    deltas, measured = list(start), {}
     for group in exchange_groups(MODEL.parameters, schedule) * sweeps:
-        measured = [
-            (name, *edits.measure(MODEL.parameters.index(name), deltas))
-            for name in group
-        ]
-        for name, keys, residuals in measured:
-            layer = MODEL.parameters.index(name)
-            prior = WEIGHT * moments[name]
+        layers = [MODEL.parameters.index(name) for name in group]
+        measured |= {layer: edits.measure(layer, deltas) for layer in layers}
+        for layer in layers:
+            keys, residuals = measured[layer]
+            prior = WEIGHT * moments[MODEL.parameters[layer]]
             wanted = residual_share(layer, len(deltas), split) * residuals
             right_side = wanted @ keys.T - (deltas[layer] - start[layer]) @ prior
             step = torch.linalg.solve(prior + keys @ keys.T, right_side, left=False)
             deltas[layer] = deltas[layer] + step
-    return deltas
+    return deltas, measured

@@ -1,7 +1,19 @@
 """Flower strategies: thin shells over ``flwr_collabedit.algebra``."""
 
 from flwr_collabedit.strategies.collab_edit import CollabEditStrategy
+from flwr_collabedit.strategies.edit_avg import EditAvg
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
 from flwr_collabedit.strategies.round_report import RoundReport
+from flwr_collabedit.strategies.simple_average import SimpleAverage
+from flwr_collabedit.strategies.task_arithmetic import TaskArithmetic
+from flwr_collabedit.strategies.ties import TiesMerging
 
-__all__ = ["CollabEditStrategy", "EditStrategy", "RoundReport"]
+__all__ = [
+    "CollabEditStrategy",
+    "EditAvg",
+    "EditStrategy",
+    "RoundReport",
+    "SimpleAverage",
+    "TaskArithmetic",
+    "TiesMerging",
+]

@@ -1,0 +1,144 @@
+"""What the strategies share that merge the deltas which clients have solved alone."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from logging import INFO
+from typing import Any
+
+from flwr.app import Message
+from flwr.common import log
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from flwr_collabedit.algebra.merging import WeightedSum
+from flwr_collabedit.algebra.schedule import check_schedule
+from flwr_collabedit.edited_model import EditedModel
+from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.replies import read_delta_reply
+from flwr_collabedit.strategies.edit_strategy import EditStrategy
+from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
+
+
+class Merger(ABC):
+    """Takes clients' deltas of one weight as they arrive and merges them."""
+
+    @abstractmethod
+    def add(self, delta: Tensor, num_edits: int) -> None:
+        """Take one client's delta, ``(d_value, d_key)``, float64."""
+
+    @abstractmethod
+    def merged(self) -> Tensor:
+        """Return what is added to the weight."""
+
+
+class SumMerger(Merger):
+    """Holds one matrix, however many clients there are.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        ``(d_value, d_key)``.
+    weight : callable
+        A client's weight, from its number of edits.
+    finish : callable
+        The merged delta, from the weighted sum.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        weight: Callable[[int], float],
+        finish: Callable[[WeightedSum], Tensor],
+    ) -> None:
+        self._sum = WeightedSum(*shape)
+        self._weight, self._finish = weight, finish
+
+    def add(self, delta: Tensor, num_edits: int) -> None:
+        """Add the delta to the sum; it can be dropped then."""
+        self._sum.add(delta, self._weight(num_edits))
+
+    def merged(self) -> Tensor:
+        """Return what ``finish`` makes of the sum."""
+        return self._finish(self._sum)
+
+
+class MergeDeltasStrategy(EditStrategy):
+    """Each client solves its own edits; the server merges the deltas, one exchange.
+
+    Clients need second moments, the server none. Zero edits are a delta of zeros.
+
+    Parameters
+    ----------
+    model : EditedModel
+        See `EditStrategy`.
+    layer_schedule : {"local", "frozen"}
+        ``local``: canonical MEMIT, the client's own lower layers written. ``frozen``:
+        every layer measured on the round's starting model; with the ``remaining`` split
+        it is what CollabEdit's published code merges.
+    residual_split : {"remaining", "uniform"} or None
+        Share of the residual that each layer writes; ``None`` is the schedule's own
+        (``uniform`` for frozen).
+    **common
+        See `EditStrategy`.
+    """
+
+    def __init__(
+        self,
+        model: EditedModel,
+        *,
+        layer_schedule: str = "local",
+        residual_split: str | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(model, **common)
+        self.layer_schedule, self.residual_split = check_schedule(
+            layer_schedule, residual_split
+        )
+        if self.layer_schedule == "synchronous":
+            raise ConfigurationError(
+                "Clients that solve alone cannot follow the 'synchronous' schedule. "
+                "Use 'local' or 'frozen'."
+            )
+
+    @abstractmethod
+    def merger(self, shape: tuple[int, int]) -> Merger:
+        """Return what merges the deltas, ``(d_value, d_key)``, of one weight."""
+
+    def edit(self, grid: Grid, nodes: Sequence[int], report: RoundReport) -> None:
+        """Run the one exchange and add the merged deltas."""
+        shapes = self.model.shapes
+        mergers = {name: self.merger(shape) for name, shape in shapes.items()}
+        figures = ReplyFigures()
+        instruction = self.instruction(
+            report.server_round,
+            self.model.parameters,
+            self.layer_schedule,
+            self.residual_split,
+            "delta",
+        )
+
+        def accept(reply: Message) -> None:
+            deltas, num_edits = read_delta_reply(
+                reply.content, instruction, shapes, self.max_norm
+            )
+            for name, delta in deltas.items():
+                mergers[name].add(delta, num_edits)
+            report.num_edits += num_edits
+            figures.add(reply)
+
+        report.num_clients = len(self.ask(grid, nodes, instruction, accept, report))
+        figures.enter(report)
+        report.sweep_residual_norms = [figures.residual_norm]
+        report.residual_norm_before = figures.residual_norm
+        began = time.perf_counter()
+        for name in shapes:
+            # Popped, so that what a merger holds is free before the next one works.
+            self._deltas[name] = self._deltas[name] + mergers.pop(name).merged()
+        report.add_seconds("merge", time.perf_counter() - began)
+
+    def summary(self) -> None:
+        """Log the strategy's options."""
+        log(INFO, "\t├──> Layer schedule: %s", self.layer_schedule)
+        log(INFO, "\t├──> Residual split: %s", self.residual_split)
+        super().summary()

@@ -34,7 +34,11 @@ from flwr_collabedit.payloads import (
     record_bytes,
 )
 from flwr_collabedit.replies import read_metric_sums
-from flwr_collabedit.strategies.exchange import run_exchange, wait_for_nodes
+from flwr_collabedit.strategies.exchange import (
+    run_exchange,
+    sample_nodes,
+    wait_for_nodes,
+)
 from flwr_collabedit.strategies.round_report import RoundReport
 
 
@@ -61,7 +65,13 @@ class EditStrategy(Strategy):
     min_available_nodes : int
         Connected clients to wait for before each round.
     min_replies : int or None
-        Valid replies that each exchange needs; ``None`` asks for all.
+        Valid replies that each exchange needs; ``None`` asks for all that were asked.
+    fraction_train : float
+        Share of the connected clients, in (0, 1], that a round asks to edit, at least
+        one. Who is left out keeps its edits of that round to itself: they are written
+        in no later round. All clients are scored, on unwritten edits too.
+    seed : int
+        With the round's number it seeds who is asked.
     max_norm : float or None
         Bound on the Frobenius norm of each array in a reply.
     exchange_timeout_s : float
@@ -81,6 +91,8 @@ class EditStrategy(Strategy):
         wire_dtype: WireDtype = "float32",
         min_available_nodes: int = 2,
         min_replies: int | None = None,
+        fraction_train: float = 1.0,
+        seed: int = 0,
         max_norm: float | None = None,
         exchange_timeout_s: float = 3600.0,
         evaluate: bool = True,
@@ -91,12 +103,18 @@ class EditStrategy(Strategy):
                 "Expected min_available_nodes and min_replies of at least 1, found "
                 f"{min_available_nodes} and {min_replies}."
             )
+        if not 0 < fraction_train <= 1:
+            raise ConfigurationError(
+                "Expected fraction_train above 0 and at most 1, found "
+                f"{fraction_train}. 1 asks every client."
+            )
         self.model = model
         self.hyperparameters = hyperparameters
         self.contexts = contexts
         self.wire_dtype: WireDtype = wire_dtype
         self.min_available_nodes = min_available_nodes
         self.min_replies = min_replies
+        self.fraction_train, self.seed = fraction_train, seed
         self.max_norm = max_norm
         self.exchange_timeout_s = exchange_timeout_s
         self.evaluate = evaluate
@@ -152,8 +170,15 @@ class EditStrategy(Strategy):
         """Run the round's exchanges; nothing is left for Flower to send."""
         self._begin(server_round, arrays, config)
         nodes = wait_for_nodes(grid, self.min_available_nodes, self.exchange_timeout_s)
+        asked = sample_nodes(nodes, self.fraction_train, self.seed + server_round)
+        if self.min_replies is not None and self.min_replies > len(asked):
+            raise AggregationError(
+                f"Round {server_round}: min_replies is {self.min_replies}, but only "
+                f"{len(asked)} of {len(nodes)} clients are asked. Lower min_replies or "
+                "raise fraction_train."
+            )
         self.reports.append(RoundReport(server_round))
-        self.edit(grid, nodes, self.reports[-1])
+        self.edit(grid, asked, self.reports[-1])
         return ()
 
     def aggregate_train(

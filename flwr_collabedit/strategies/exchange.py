@@ -1,5 +1,6 @@
 """One exchange with the clients: send, take replies as they arrive, drop bad ones."""
 
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,17 @@ def wait_for_nodes(grid: Grid, min_nodes: int, timeout_s: float) -> list[int]:
             )
         time.sleep(_POLL_S)
     return nodes
+
+
+def sample_nodes(nodes: Sequence[int], fraction: float, seed: int) -> list[int]:
+    """Return a share of the nodes, at least one, in the order of their ids.
+
+    The same nodes, fraction and seed give the same sample.
+    """
+    if fraction == 1:
+        return list(nodes)
+    count = max(1, round(fraction * len(nodes)))
+    return sorted(random.Random(seed).sample(list(nodes), count))
 
 
 def run_exchange(

@@ -5,7 +5,7 @@ from flwr.app import Context
 
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.client_app import make_client_app
-from simulations.experiment import clients_rounds, language_model
+from simulations.experiment import clients_rounds, language_model, second_moments
 from simulations.run_folder import RunFolder
 from simulations.settings import ExperimentSettings
 
@@ -17,12 +17,15 @@ def client_fn(context: Context) -> EditingClient:
     index = int(context.node_config["partition-id"])
     name = f"client-{index}"
     folder = RunFolder(settings.folder)
+    lm = language_model(settings)
     return EditingClient(
-        language_model(settings),
+        lm,
         clients_rounds(settings)[index],
         name=name,
         state_folder=folder.client_state(name),
         results_folder=folder.cases,
+        # From the cache, which the server has filled before the first round.
+        second_moments=lambda memit: second_moments(settings, lm, memit),
     )
 
 

@@ -16,6 +16,7 @@ from flwr_collabedit.models.weights import applied_deltas
 from flwr_collabedit.progress import ProgressLog
 from simulations.experiment import Rounds
 from simulations.settings import ExperimentSettings
+from simulations.strategies import pooled_options
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,7 @@ def edit_pooled(
             requests,
             start=deltas,
             progress=ProgressLog("pooled: targets", len(requests)),
-            layer_schedule=settings.layer_schedule,
-            residual_split=settings.residual_split or None,
+            **pooled_options(settings),
         )
         deltas = result.deltas
     cases = [case for rounds in clients for edits in rounds for case in edits]

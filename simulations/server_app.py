@@ -7,15 +7,16 @@ import torch
 from flwr.app import Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
-from flwr_collabedit.models.fingerprint import describe
 
+from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.payloads import read_deltas
-from flwr_collabedit.strategies import CollabEditStrategy, RoundReport
+from flwr_collabedit.strategies import RoundReport
 from simulations import experiment
 from simulations.pooled import PooledResult, edit_pooled, relative_gaps
 from simulations.report import summarize_run, write_report
 from simulations.run_folder import RunFolder
 from simulations.settings import ExperimentSettings
+from simulations.strategies import make_strategy
 
 app = ServerApp()
 
@@ -41,20 +42,7 @@ def main(grid: Grid, context: Context) -> None:
     def on_round(report: RoundReport) -> None:
         folder.append_round(report.to_dict())
 
-    strategy = CollabEditStrategy(
-        model,
-        moments,
-        memit.second_moment_weight,
-        layer_schedule=settings.layer_schedule,
-        residual_split=settings.residual_split or None,
-        form=settings.form,
-        hyperparameters=memit.to_json(),
-        contexts=contexts.to_json(),
-        wire_dtype=settings.wire_dtype,
-        min_available_nodes=settings.num_clients,
-        min_replies=settings.min_replies or None,
-        on_round=on_round,
-    )
+    strategy = make_strategy(settings, model, memit, contexts, moments, on_round)
     result = strategy.start(grid, num_rounds=settings.num_rounds)
     deltas = read_deltas(result.arrays, model)
     folder.write_deltas("deltas.safetensors", deltas)

@@ -10,9 +10,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from flwr_collabedit.errors import ConfigurationError, nearest
+from flwr_collabedit.algebra.schedule import check_schedule, check_sweeps
+from flwr_collabedit.errors import ConfigurationError, nearest, shorten
 
 Count = Annotated[int, Field(ge=1)]
+
+# Settings that some strategies read and others would ignore in silence.
+_READ_BY = {
+    "sweeps": ("collabedit",),
+    "sweep_tolerance": ("collabedit",),
+    "form": ("collabedit",),
+    "merge_scale": ("task-arithmetic", "ties"),
+    "ties_density": ("ties",),
+}
 
 
 def _kebab(name: str) -> str:
@@ -49,15 +59,23 @@ class ExperimentSettings(BaseModel):
         Absolute path for second moments; empty for one in the run folder.
     context_starters : str
         First words of the generated context templates, comma-separated.
-    layer_schedule, residual_split, form, wire_dtype, min_replies
+    strategy : str
+        How clients' edits are merged; see `flwr_collabedit.strategies`.
+    layer_schedule, residual_split, wire_dtype, min_replies, fraction_train
         See `flwr_collabedit.strategies.CollabEditStrategy`; an empty split is the
-        schedule's own, 0 replies stands for all.
+        schedule's own, 0 replies stands for all. ``local`` and ``frozen`` are the
+        schedules of the strategies that merge deltas.
+    sweeps, sweep_tolerance, form
+        Of CollabEdit.
+    merge_scale, ties_density
+        Factor of task arithmetic and TIES, 0 for the method's own; share of the entries
+        that TIES keeps.
     pooled_reference : bool
         Whether one party holding all edits edits too, for comparison (GLOBAL-EDIT).
     threads_per_client : int
         Torch threads of a client's process.
     seed : int
-        Of the requests drawn, their split and the context templates.
+        Of the requests drawn, their split, the context templates and the clients asked.
     """
 
     model_config = ConfigDict(
@@ -83,11 +101,19 @@ class ExperimentSettings(BaseModel):
     second_moment_samples: Annotated[int, Field(ge=0)] = 0
     cache_folder: str = ""
     context_starters: str = "The,Therefore,Because,I,You"
-    layer_schedule: Literal["synchronous", "frozen"] = "synchronous"
+    strategy: Literal[
+        "collabedit", "edit-avg", "simple-average", "task-arithmetic", "ties"
+    ] = "collabedit"
+    layer_schedule: Literal["synchronous", "frozen", "local"] = "synchronous"
     residual_split: Literal["", "remaining", "uniform"] = ""
+    sweeps: Count = 1
+    sweep_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    merge_scale: Annotated[float, Field(ge=0)] = 0.0
+    ties_density: Annotated[float, Field(gt=0, le=1)] = 0.2
     form: Literal["factors", "dense"] = "factors"
     wire_dtype: Literal["float32", "float64"] = "float32"
     min_replies: Annotated[int, Field(ge=0)] = 0
+    fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
     pooled_reference: bool = True
     threads_per_client: Count = 1
     seed: int = 0
@@ -106,7 +132,8 @@ class ExperimentSettings(BaseModel):
         Raises
         ------
         ConfigurationError
-            Naming every setting that is unknown or has a wrong value.
+            Naming every setting that is unknown or has a wrong value, or those that do
+            not go together.
         """
         known = {_kebab(name) for name in cls.model_fields}
         unknown = [key for key in run_config if key not in known]
@@ -116,7 +143,7 @@ class ExperimentSettings(BaseModel):
                 f"{nearest(unknown[0], known)}"
             )
         try:
-            return cls.model_validate(dict(run_config))
+            settings = cls.model_validate(dict(run_config))
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(map(str, item['loc']))} = {item['input']!r}: {item['msg']}"
@@ -126,6 +153,27 @@ class ExperimentSettings(BaseModel):
                 f"Wrong settings in the run configuration: {problems}. See "
                 "simulations/README.md for what each one takes."
             ) from None
+        settings._check_combination()
+        return settings
+
+    def _check_combination(self) -> None:
+        schedule, split = check_schedule(
+            self.layer_schedule, self.residual_split or None
+        )
+        check_sweeps(schedule, split, self.sweeps, self.sweep_tolerance)
+        for field, strategies in _READ_BY.items():
+            default = type(self).model_fields[field].default
+            if self.strategy not in strategies and getattr(self, field) != default:
+                raise ConfigurationError(
+                    f"Strategy {self.strategy!r} does not read {_kebab(field)} = "
+                    f"{getattr(self, field)!r}, only {shorten(strategies)} does. "
+                    "Leave it out."
+                )
+        if self.strategy != "collabedit" and schedule == "synchronous":
+            raise ConfigurationError(
+                f"Strategy {self.strategy!r} merges what clients wrote alone, found "
+                "layer-schedule = 'synchronous'. Set it to 'local' or 'frozen'."
+            )
 
     def to_run_config(self) -> dict[str, str | int | float | bool]:
         """Return the settings under the names that a run configuration uses."""

@@ -1,0 +1,93 @@
+"""From settings to the strategy that the server runs, and what one party does alike."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from flwr_collabedit.edited_model import EditedModel
+from flwr_collabedit.editors.config import MemitConfig
+from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.strategies import (
+    CollabEditStrategy,
+    EditAvg,
+    EditStrategy,
+    RoundReport,
+    SimpleAverage,
+    TaskArithmetic,
+    TiesMerging,
+)
+from simulations.settings import ExperimentSettings
+
+
+def make_strategy(
+    settings: ExperimentSettings,
+    model: EditedModel,
+    memit: MemitConfig,
+    contexts: ContextTemplates,
+    second_moments: Mapping[str, Tensor],
+    on_round: Callable[[RoundReport], None],
+) -> EditStrategy:
+    """Return the strategy that ``settings.strategy`` names, with its options.
+
+    Parameters
+    ----------
+    settings : ExperimentSettings
+        Checked already, so that no option is given that the strategy does not read.
+    model : EditedModel
+        What is edited.
+    memit, contexts
+        Sent to the clients.
+    second_moments : mapping of str to Tensor
+        ``C0`` of each edited weight, ``(d_key, d_key)``; read by CollabEdit only.
+    on_round : callable
+        Called with every round's report.
+    """
+    options: dict[str, Any] = {
+        "layer_schedule": settings.layer_schedule,
+        "residual_split": settings.residual_split or None,
+        "hyperparameters": memit.to_json(),
+        "contexts": contexts.to_json(),
+        "wire_dtype": settings.wire_dtype,
+        "min_available_nodes": settings.num_clients,
+        "min_replies": settings.min_replies or None,
+        "fraction_train": settings.fraction_train,
+        "seed": settings.seed,
+        "on_round": on_round,
+    }
+    # 0 stands for the method's own scale.
+    scale = {"scale": settings.merge_scale} if settings.merge_scale else {}
+    match settings.strategy:
+        case "collabedit":
+            return CollabEditStrategy(
+                model,
+                second_moments,
+                memit.second_moment_weight,
+                sweeps=settings.sweeps,
+                sweep_tolerance=settings.sweep_tolerance,
+                form=settings.form,
+                **options,
+            )
+        case "edit-avg":
+            return EditAvg(model, **options)
+        case "simple-average":
+            return SimpleAverage(model, **options)
+        case "task-arithmetic":
+            return TaskArithmetic(model, **scale, **options)
+        case "ties":
+            return TiesMerging(model, density=settings.ties_density, **scale, **options)
+
+
+def pooled_options(settings: ExperimentSettings) -> dict[str, Any]:
+    """Return how one party with all edits works, for `MemitEditor.edit`.
+
+    The same schedule, split and sweeps as the federation; what ``local`` is to clients,
+    canonical MEMIT, is ``synchronous`` to one party.
+    """
+    is_local = settings.layer_schedule == "local"
+    return {
+        "layer_schedule": "synchronous" if is_local else settings.layer_schedule,
+        "residual_split": settings.residual_split or None,
+        "sweeps": settings.sweeps,
+        "sweep_tolerance": settings.sweep_tolerance,
+    }

@@ -1,0 +1,105 @@
+"""Every setting of a strategy reaches it, and none is ignored in silence."""
+
+import pytest
+import torch
+
+from flwr_collabedit.edited_model import EditedModel
+from flwr_collabedit.editors.config import MemitConfig
+from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.errors import ConfigurationError
+from simulations.settings import ExperimentSettings
+from simulations.strategies import make_strategy, pooled_options
+
+MODEL = EditedModel(fingerprint="f", shapes={"a": (2, 3), "b": (2, 3)})
+MOMENTS = {name: torch.eye(3) for name in MODEL.shapes}
+
+
+def settings(**config):
+    kebab = {name.replace("_", "-"): value for name, value in config.items()}
+    return ExperimentSettings.from_run_config(kebab)
+
+
+def made(**config):
+    memit = MemitConfig(layers=(0, 1), second_moment_weight=7.0)
+    return make_strategy(
+        settings(**config), MODEL, memit, ContextTemplates(), MOMENTS, lambda r: None
+    )
+
+
+def test_collab_edit_gets_its_options():
+    found = made(layer_schedule="frozen", sweeps=3, sweep_tolerance=0.1, form="dense")
+
+    assert type(found).__name__ == "CollabEditStrategy"
+    assert (found.layer_schedule, found.residual_split) == ("frozen", "uniform")
+    assert (found.sweeps, found.sweep_tolerance, found.form) == (3, 0.1, "dense")
+    assert found.second_moment_weight == 7.0
+
+
+@pytest.mark.parametrize(
+    ("strategy", "name"),
+    [
+        ("edit-avg", "EditAvg"),
+        ("simple-average", "SimpleAverage"),
+        ("task-arithmetic", "TaskArithmetic"),
+        ("ties", "TiesMerging"),
+    ],
+)
+def test_merging_strategies_get_theirs(strategy, name):
+    found = made(
+        strategy=strategy,
+        layer_schedule="frozen",
+        residual_split="remaining",
+        fraction_train=0.5,
+        min_replies=2,
+        seed=4,
+        wire_dtype="float64",
+    )
+
+    assert type(found).__name__ == name
+    assert (found.layer_schedule, found.residual_split) == ("frozen", "remaining")
+    assert (found.fraction_train, found.min_replies, found.seed) == (0.5, 2, 4)
+    assert found.wire_dtype == "float64"
+
+
+def test_the_scale_is_the_methods_own_unless_it_is_set():
+    arithmetic = {"strategy": "task-arithmetic", "layer_schedule": "local"}
+    ties = {"strategy": "ties", "layer_schedule": "local"}
+
+    assert made(**arithmetic).scale == 1.0
+    assert made(**arithmetic, merge_scale=0.25).scale == 0.25
+    assert (made(**ties).scale, made(**ties).density) == (1.0, 0.2)
+    found = made(**ties, merge_scale=0.4, ties_density=0.5)
+    assert (found.scale, found.density) == (0.4, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"strategy": "ties"}, "'ties'.*Set it to 'local' or 'frozen'"),
+        ({"strategy": "ties", "layer_schedule": "local", "sweeps": 2}, "local"),
+        (
+            {"strategy": "edit-avg", "layer_schedule": "frozen", "sweeps": 2},
+            "'edit-avg' does not read sweeps = 2, only 'collabedit'",
+        ),
+        ({"merge_scale": 0.4}, "does not read merge-scale.*'task-arithmetic', 'ties'"),
+        ({"ties_density": 0.4}, "does not read ties-density"),
+        (
+            {"layer_schedule": "frozen", "residual_split": "remaining", "sweeps": 2},
+            "diverge",
+        ),
+        ({"layer_schedule": "local", "residual_split": "uniform"}, "'remaining'"),
+        ({"strategy": "fed-avg"}, "strategy = 'fed-avg'"),
+        ({"fraction_train": 0.0}, "fraction-train = 0.0"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(config, text):
+    with pytest.raises(ConfigurationError, match=text):
+        settings(**config)
+
+
+def test_one_party_works_as_the_federation_does():
+    swept = pooled_options(settings(layer_schedule="frozen", sweeps=3))
+    local = pooled_options(settings(layer_schedule="local"))
+
+    assert (swept["layer_schedule"], swept["sweeps"]) == ("frozen", 3)
+    assert local["layer_schedule"] == "synchronous"

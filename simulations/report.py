@@ -10,6 +10,7 @@ from flwr_collabedit.evaluation.metrics import summarize
 from flwr_collabedit.evaluation.report import (
     GAP_COLUMNS,
     SCORE_COLUMNS,
+    SCORE_LEGEND,
     Column,
     Row,
     gap_rows,
@@ -25,9 +26,8 @@ ROUND_COLUMNS = (
     Column("round", "round", "text"),
     Column("edits", "edits", "text"),
     Column("Score", "Score"),
-    Column("residual_before", "residual before", "text"),
-    Column("residual_after", "residual after", "text"),
-    Column("upload", "upload a client", "text"),
+    Column("residual", "residual norm", "text"),
+    Column("upload", "upload/client", "text"),
     Column("seconds", "seconds", "text"),
 )
 
@@ -80,7 +80,7 @@ def write_report(folder: RunFolder, summary: dict[str, Any]) -> None:
         render_markdown(title, columns, rows)
         for title, columns, rows in _tables(summary)
     ]
-    folder.write_text("report.md", "\n".join([head, *sections]))
+    folder.write_text("report.md", "\n".join([head, *sections, SCORE_LEGEND, ""]))
     folder.write_json("summary.json", summary)
 
 
@@ -89,6 +89,7 @@ def print_report(path: Path, console: Console) -> None:
     summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
     for title, columns, rows in _tables(summary):
         console.print(render_rich(title, columns, rows))
+    console.print(SCORE_LEGEND, style="dim")
     console.print(f"Report: {path / 'report.md'}")
 
 
@@ -115,8 +116,7 @@ def _round_row(report: dict[str, Any]) -> Row:
         "round": str(report["server_round"]),
         "edits": str(report["num_edits"]),
         "Score": report["evaluation"].get("Score"),
-        "residual_before": None if before is None else f"{before:.2f}",
-        "residual_after": None if after is None else f"{after:.2f}",
+        "residual": " → ".join(f"{r:.1f}" for r in (before, after) if r is not None),
         "upload": f"{upload / 1024:.0f} KiB",
         "seconds": f"{sum(report['seconds'].values()):.1f}",
     }

@@ -56,10 +56,17 @@ SCORE_COLUMNS = (
     Column("EA", "EA"),
     Column("PA", "PA"),
     Column("NA", "NA"),
-    Column("accuracy_score", "accuracy Score"),
-    Column("generated_efficacy", "generated"),
-    Column("generated_paraphrase", "generated paraphrase"),
-    Column("retention", "retention"),
+    Column("accuracy_score", "AScore"),
+    Column("generated_efficacy", "GE"),
+    Column("generated_paraphrase", "GP"),
+    Column("retention", "RA"),
+)
+
+SCORE_LEGEND = (
+    "ES, PS, NS: the wanted target is likelier than the other on rewrite, paraphrase "
+    "and neighborhood prompts; Score: their harmonic mean. EA, PA, NA: every token of "
+    "it is the likeliest; AScore: their harmonic mean. GE, GP: the model generates it. "
+    "RA: other facts about the edited subjects are kept. All in percent."
 )
 
 GAP_COLUMNS = (

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flwr_collabedit.errors import CollabEditError
+from flwr_collabedit.errors import CollabEditError, ConfigurationError
 from simulations import launch
 
 app = typer.Typer(
@@ -80,6 +80,30 @@ def sweep_command(
             soft_wrap=True,
         )
         raise typer.Exit(1)
+
+
+@app.command("report")
+def report_command(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders and sweep folders, any number.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where it goes; beside the runs by default.")
+    ] = None,
+) -> None:
+    """Compare finished runs of one model: report.html and report.md.
+
+    Tables give the mean and 95 % interval over seeds; plots are drawn for whatever the
+    runs vary in. The page holds its figures and needs no other file.
+    """
+    console = Console()
+    with _told(console):
+        try:
+            from simulations.comparison_page import write_comparison
+        except ImportError as error:
+            raise ConfigurationError(str(error)) from error
+        page = write_comparison(runs, out)
+        console.print(f"Report: {page}", soft_wrap=True)
 
 
 @contextmanager

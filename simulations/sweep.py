@@ -22,6 +22,7 @@ from simulations.cell_process import (
     end_cell,
     start_cell,
 )
+from simulations.finished_runs import METHOD_FILE
 from simulations.launch import Engine, run
 from simulations.superlink import local_superlink
 from simulations.sweep_file import Cell, read_sweep, same_experiment
@@ -106,6 +107,7 @@ def run_cells(
             while waiting and len(running) < jobs:
                 cell = waiting.popleft()
                 process = start_cell(context, run, cell.settings)
+                _name_method(cell)
                 running[process.sentinel] = cell, process
                 notify(cell, State.RUNNING)
             for sentinel in wait(list(running)):
@@ -148,6 +150,12 @@ def _unfinished(cells: list[Cell], notify: Listener) -> Iterator[Cell]:
             notify(cell, State.SKIPPED)
         else:
             yield cell
+
+
+def _name_method(cell: Cell) -> None:
+    """Leave the method's name beside the results, for reports."""
+    text = json.dumps({"method": cell.method}) + "\n"
+    (cell.folder / METHOD_FILE).write_text(text, encoding="utf-8")
 
 
 @contextmanager

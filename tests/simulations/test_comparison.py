@@ -1,0 +1,215 @@
+"""Reports: groups over seeds, words on what differs, a page that needs nothing else."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import fake_runs
+import pytest
+
+from flwr_collabedit.errors import ConfigurationError
+from simulations.comparison import compare
+from simulations.comparison_page import write_comparison
+from simulations.comparison_tables import orders, sentences, tables
+from simulations.finished_runs import home_of, read_runs
+from simulations.settings import ExperimentSettings
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+
+
+@pytest.fixture
+def add_run(tmp_path):
+    def add(method, score, *, accuracy=None, kept=90.0, **settings):
+        number = len(list(tmp_path.glob("sweep/cells/*")))
+        folder = tmp_path / "sweep" / "cells" / f"{number:02d}"
+        folder.mkdir(parents=True)
+        own = ExperimentSettings(output_folder=str(folder), num_rounds=1, **settings)
+        summary = fake_runs.summary(own, score)
+        last = summary["rounds"][-1]["evaluation"]
+        last |= {"accuracy_score": accuracy or score, "NA": kept, "retention": kept}
+        summary["scores"]["before"] |= {"NA": 96.0, "retention": 99.0}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        (folder / "method.json").write_text(json.dumps({"method": method}))
+        return folder
+
+    return add
+
+
+@pytest.fixture
+def study(add_run, tmp_path):
+    """Task arithmetic wins by Score and loses by accuracy Score, as it really does."""
+    for edits in (500, 1000):
+        for seed, shift in enumerate((-1.0, 0.0, 1.0)):
+            common = {"num_edits": edits, "seed": seed}
+            add_run("CollabEdit", 80 + shift, **common)
+            add_run(
+                *("Task-Arithmetic", 90 + shift),
+                **{"accuracy": 50 + shift, "kept": 48.0, "form": "dense"},
+                **common,
+                pooled_reference=False,
+            )
+    return tmp_path / "sweep"
+
+
+def table(comparison, title):
+    found = {name: rows for name, _, rows in tables(comparison)}
+    return found[title]
+
+
+def test_seeds_are_averaged_and_settings_are_kept_apart(study):
+    comparison = compare(read_runs([study]))
+
+    assert comparison.conditions == ["num-edits"]
+    assert comparison.method_settings == ["form", "pooled-reference"]
+    group = comparison.methods()[0]
+    assert (group.method, group.conditions) == ("CollabEdit", {"num-edits": 500})
+    # stdev of -1, 0, 1 is 1; 4.3027 / sqrt(3) = 2.484
+    assert str(group.scores["Score"]) == "80.0 ± 2.5"
+
+
+def test_both_scores_the_pooled_reference_and_the_unedited_model_are_in_the_table(
+    study,
+):
+    rows = table(compare(read_runs([study])), "Scores")
+
+    first = [(row["method"], row["Score"], row["accuracy_score"]) for row in rows[:4]]
+    assert first == [
+        ("CollabEdit: pooled", "81.0 ± 2.5", "81.0 ± 2.5"),
+        ("CollabEdit", "80.0 ± 2.5", "80.0 ± 2.5"),
+        ("Task-Arithmetic", "90.0 ± 2.5", "50.0 ± 2.5"),
+        ("before editing", "1.0 ± 0.0", "1.0 ± 0.0"),
+    ]
+
+
+def test_damage_is_what_the_unedited_model_had_more(study):
+    rows = table(compare(read_runs([study])), "Damage")
+
+    damaged = next(row for row in rows if row["method"] == "Task-Arithmetic")
+    assert (damaged["NA lost"], damaged["retention lost"]) == ("48.0", "51.0")
+
+
+def test_words_say_what_differs_and_that_the_orders_disagree(study):
+    comparison = compare(read_runs([study]))
+
+    words = " ".join(sentences(comparison))
+    assert "12 runs of the model embedded with seeds 0, 1, 2." in words
+    assert "Besides the method, the runs differ in num-edits (500, 1000)." in words
+    assert "num-clients 8" in words.split("All have")[1]
+    assert orders(comparison)[0] == (
+        "num-edits 500: by Score Task-Arithmetic (90.0 ± 2.5) > CollabEdit (80.0 ± "
+        "2.5); by accuracy Score, another order: CollabEdit (80.0 ± 2.5) > "
+        "Task-Arithmetic (50.0 ± 2.5)."
+    )
+
+
+def test_runs_that_repeat_a_seed_count_once(add_run, tmp_path):
+    for score in (70, 80):
+        add_run("CollabEdit", score, seed=0)
+    add_run("CollabEdit", 85, seed=1)
+
+    group = compare(read_runs([tmp_path])).methods()[0]
+
+    assert group.num_seeds == 2
+    assert group.scores["Score"].mean == pytest.approx(80.0)
+
+
+def test_figures_are_drawn_for_what_varies_only(study, add_run):
+    write_comparison([study])
+    drawn = {path.stem for path in (study / "report_figures").iterdir()}
+
+    assert drawn == {
+        *("score_against_edits_0", "bytes_against_edits_0"),
+        *("success_0", "success_1", "gap_to_pooled_0", "gap_to_pooled_1"),
+    }
+
+
+def test_the_markdown_refers_to_its_figures(study):
+    write_comparison([study])
+
+    text = (study / "report.md").read_text(encoding="utf-8")
+    figures = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert figures
+    assert all((study / name).exists() for name in figures)
+    assert "| Task-Arithmetic | 500 | 90.0 ± 2.5 | 50.0 ± 2.5 |" in text
+
+
+class PageReader(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.sources, self.tags = [], [], set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.sources += [v for k, v in attrs if k in ("src", "href")]
+        if tag not in ("img", "meta", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(study):
+    page = write_comparison([study])
+
+    reader = PageReader()
+    reader.feed(page.read_text(encoding="utf-8"))
+    assert reader.open == []
+    assert "script" not in reader.tags
+    assert len(reader.sources) > 1
+    assert all(source.startswith("data:") for source in reader.sources)
+
+
+def test_text_of_runs_is_escaped_on_the_page(add_run, tmp_path):
+    add_run("<b>bold</b>", 50)
+
+    page = write_comparison([tmp_path / "sweep"]).read_text(encoding="utf-8")
+
+    assert "<b>" not in page
+    assert "&lt;b&gt;bold" in page
+
+
+def test_the_report_lies_beside_the_runs(study):
+    cells = sorted((study / "cells").iterdir())
+
+    assert home_of(read_runs([study]), [study]) == study
+    assert home_of(read_runs(cells[:2]), cells[:2]) == study / "cells"
+
+
+def test_runs_of_different_models_are_refused_before_anything_is_written(
+    add_run, tmp_path
+):
+    add_run("CollabEdit", 80)
+    add_run("CollabEdit", 80, model="gpt2")
+
+    with pytest.raises(ConfigurationError, match=r"one model.*'embedded', 'gpt2'"):
+        write_comparison([tmp_path / "sweep"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_finished_runs_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"found no summary\.json"):
+        read_runs([tmp_path])
+
+
+@pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs Chromium")
+def test_the_page_opens_in_a_browser_without_errors(study, tmp_path):
+    page = write_comparison([study])
+    picture = tmp_path / "page.png"
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu"]
+    command += ["--disable-background-networking", "--enable-logging=stderr"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,3000"]
+
+    done = subprocess.run(
+        [*command, f"--screenshot={picture}", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size > 20_000
+    assert "CONSOLE" not in done.stderr

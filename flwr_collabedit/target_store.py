@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,7 +51,8 @@ class TargetStore:
         """Write the targets; a reader sees the whole file or none."""
         path = self._path(instruction, requests)
         self.folder.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".draft")
+        # Runs side by side may share the folder.
+        draft = path.with_suffix(f".{os.getpid()}.draft")
         save_file({"targets": targets.contiguous().cpu()}, draft)
         draft.replace(path)
 

@@ -1,5 +1,7 @@
 """The simulation's clients: each edits and scores its share of the cases."""
 
+from pathlib import Path
+
 import torch
 from flwr.app import Context
 
@@ -17,12 +19,14 @@ def client_fn(context: Context) -> EditingClient:
     index = int(context.node_config["partition-id"])
     name = f"client-{index}"
     folder = RunFolder(settings.folder)
+    # Targets are stored under all that they depend on: runs may share them.
+    shared = RunFolder(Path(settings.cache_folder or settings.folder))
     lm = language_model(settings)
     return EditingClient(
         lm,
         clients_rounds(settings)[index],
         name=name,
-        state_folder=folder.client_state(name),
+        state_folder=shared.client_state(name),
         results_folder=folder.cases,
         # From the cache, which the server has filled before the first round.
         second_moments=lambda memit: second_moments(settings, lm, memit),

@@ -23,7 +23,9 @@ NOTE = (
     "likeliest; accuracy Score is their harmonic mean. Score saturates and can favour "
     "a method that damages the model, so read it beside accuracy Score, NA and the "
     "retention of other facts about the edited subjects. "
-    "Rows are ordered by accuracy Score."
+    "Rows are ordered by accuracy Score. Seconds are of the whole run with its pooled "
+    "reference; the first run of a sweep that needs some targets optimises them, the "
+    "others read them."
 )
 
 _SCORES = ("Score", "accuracy_score", "ES", "PS", "NS", "EA", "PA", "NA")

@@ -56,7 +56,8 @@ class ExperimentSettings(BaseModel):
         ``embedded``, a text or JSON file or a hub id; documents to read, 0 for as many
         as the hyperparameters say.
     cache_folder : str
-        Absolute path for second moments; empty for one in the run folder.
+        Absolute path for second moments and clients' targets, which runs may share;
+        empty for the run folder.
     context_starters : str
         First words of the generated context templates, comma-separated.
     strategy : str

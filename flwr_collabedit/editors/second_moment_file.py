@@ -4,6 +4,7 @@ The matrix enters every solve, so a file of another model or text is refused.
 """
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,7 +73,8 @@ def save_second_moment(
     """Write a second moment and where it comes from, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {**asdict(source), "num_tokens": num_tokens}
-    part = path.with_name(f"{path.name}.part")
+    # Runs side by side may write the same file.
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     save_file(
         {"second_moment": matrix.cpu().contiguous()},
         part,

@@ -1,9 +1,15 @@
 """Sweep files: the product of methods and axes, and bad ones refused before work."""
 
+from pathlib import Path
+
 import pytest
 
 from flwr_collabedit.errors import ConfigurationError
 from simulations.sweep_file import read_sweep, varying_settings
+
+STUDIES = sorted(
+    (Path(__file__).resolve().parents[2] / "simulations" / "sweeps").glob("*.toml")
+)
 
 GOOD = """
 [fixed]
@@ -108,3 +114,12 @@ def test_a_wrong_file_is_refused_and_says_where(cells_of, text, message):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="Expected a sweep file"):
         read_sweep(tmp_path / "none.toml", tmp_path)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_shipped_studies_are_valid_and_have_seeds(path, tmp_path):
+    cells = read_sweep(path, tmp_path)
+
+    assert {cell.settings.seed for cell in cells} == {0, 1, 2}
+    assert all(cell.method for cell in cells)
+    assert len({cell.name for cell in cells}) == len(cells)

@@ -1,0 +1,96 @@
+"""Whole simulations on the embedded model: what a run leaves behind."""
+
+import json
+
+import pytest
+from flwr.app import Context, RecordDict
+from safetensors.torch import load_file
+
+from flwr_collabedit.errors import ConfigurationError
+from simulations.in_process import InProcessGrid
+from simulations.launch import Engine, run
+from simulations.run_folder import RunFolder
+from simulations.settings import ExperimentSettings
+
+SMALL = {
+    "num_clients": 2,
+    "num_rounds": 2,
+    "num_edits": 8,
+    "second_moment_samples": 500,
+    "context_starters": "The",
+}
+
+
+def settings(folder, **changes) -> ExperimentSettings:
+    return ExperimentSettings(output_folder=str(folder), **{**SMALL, **changes})
+
+
+@pytest.mark.parametrize("engine", list(Engine))
+def test_a_run_edits_as_the_pooled_reference_and_leaves_its_results(engine, tmp_path):
+    run(settings(tmp_path), engine)
+
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["score_before"] < 5
+    assert summary["score_after"] > 90
+    assert abs(summary["score_after"] - summary["score_pooled"]) <= 0.1
+    assert summary["accuracy_score_after"] > 80
+    assert len(summary["gap_to_pooled"]) == 3
+    assert max(summary["gap_to_pooled"].values()) < 1e-4
+    assert summary["upload_bytes_per_client"] > 0
+    assert summary["seconds"] > 0
+    rounds = (tmp_path / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["server_round"] for line in rounds] == [0, 1, 2]
+    assert set(load_file(tmp_path / "deltas.safetensors")) == set(
+        summary["gap_to_pooled"]
+    )
+    assert "| CollabEdit |" in (tmp_path / "report.md").read_text()
+    cases = (tmp_path / "cases" / "client-1-round-2.jsonl").read_text().splitlines()
+    assert len(cases) == 4
+    resolved = json.loads((tmp_path / "settings.json").read_text())
+    assert resolved["settings"]["num-edits"] == 8
+    assert resolved["packages"]["flwr"]
+
+
+def test_a_model_and_wire_in_float64_agree_to_rounding(tmp_path):
+    run(
+        settings(tmp_path, dtype="float64", wire_dtype="float64"),
+        Engine.IN_PROCESS,
+    )
+
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert max(summary["gap_to_pooled"].values()) < 1e-9
+
+
+def test_more_clients_than_edits_is_refused_before_anything_is_written(tmp_path):
+    from simulations.server_app import app
+
+    wrong = settings(tmp_path / "run", num_clients=9)
+    context = Context(1, 1, {}, RecordDict(), wrong.to_run_config())
+
+    with pytest.raises(ConfigurationError, match=r"9.*8|8.*9"):
+        app(InProcessGrid(app, 9), context)
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_layer_out_of_range_is_refused_before_anything_is_written(tmp_path):
+    from simulations.server_app import app
+
+    published = tmp_path / "edit.json"
+    published.write_text('{"layers": [0, 99]}')
+    wrong = settings(tmp_path / "run", hyperparameters=str(published))
+    context = Context(1, 1, {}, RecordDict(), wrong.to_run_config())
+
+    with pytest.raises(ConfigurationError, match="99"):
+        app(InProcessGrid(app, 2), context)
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_never_keeps_the_summary_of_the_run_before(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_json("summary.json", {"score_after": 1})
+
+    folder.start({"seed": 0})
+
+    assert not (tmp_path / "summary.json").exists()

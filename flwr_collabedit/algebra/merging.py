@@ -12,10 +12,10 @@ from torch import Tensor
 from flwr_collabedit.algebra.matrices import as_float64
 from flwr_collabedit.errors import ConfigurationError, MatrixError
 
-# Yadav et al., 2023, https://arxiv.org/abs/2306.01708, section 5: what they use where
-# no validation set can choose. CollabEdit's published code scales by 0.4 instead.
+# Yadav et al., 2023, https://arxiv.org/abs/2306.01708: what they use where no
+# validation set can choose. CollabEdit's published code scales by 0.4 instead.
 TIES_DENSITY, TIES_SCALE = 0.2, 1.0
-# Zheng et al., 2025, https://arxiv.org/abs/2410.09508: the plain sum.
+# CollabEdit's published code: the plain sum. Its paper gives no scale.
 TASK_ARITHMETIC_SCALE = 1.0
 
 

@@ -22,7 +22,7 @@ class TaskArithmetic(MergeDeltasStrategy):
     model : EditedModel
         See `EditStrategy`.
     scale : float
-        ``lambda`` > 0; 1, the plain sum, is that of CollabEdit's paper and code.
+        ``lambda`` > 0; 1, the plain sum, is that of CollabEdit's published code.
     **options
         See `MergeDeltasStrategy`.
     """

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
+from simulations.sessions import end_session
 from simulations.settings import ExperimentSettings
 
 RunFunction = Callable[[ExperimentSettings], None]
@@ -21,7 +22,6 @@ LOG, ERROR, SUMMARY = "run.log", "error.txt", "summary.json"
 
 _APPS = ["simulations.server_app", "simulations.client_app"]
 _LOG_LINES = 20
-_END_S = 10
 
 
 def cell_processes(*, preload: bool) -> ForkServerContext:
@@ -61,12 +61,9 @@ def conclude_cell(process: ForkServerProcess, folder: Path) -> bool:
 
 def end_cell(process: ForkServerProcess) -> None:
     """End a cell with everything that it started."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid or 0, sign)
-        except ProcessLookupError:  # it has not made its session yet, or has ended
-            process.kill()
-        process.join(_END_S)
+    process.terminate()  # where it does not lead its session yet
+    end_session(process.pid or 0)
+    process.join()
 
 
 def _run(run: RunFunction, settings: ExperimentSettings) -> None:

@@ -6,7 +6,6 @@ looks at: free ports, a Flower home of its own, no environment made for every ru
 """
 
 import os
-import signal
 import socket
 import subprocess
 import sysconfig
@@ -18,6 +17,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 from flwr_collabedit.errors import ConfigurationError
+from simulations.sessions import end_session
 
 ROOT = Path(__file__).resolve().parent.parent
 _START_S = 120
@@ -63,7 +63,8 @@ def local_superlink(home: Path) -> Iterator[Mapping[str, str]]:
         _wait_until_healthy(port, process, home / "superlink.log")
         yield environment
     finally:
-        _end(process)
+        end_session(process.pid)
+        process.wait()
         log.close()
 
 
@@ -80,19 +81,6 @@ def _wait_until_healthy(
     raise ConfigurationError(
         f"Flower's SuperLink did not answer on port {port}; {log} says why."
     )
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End the SuperLink with everything that it started: they share a session."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, sign)
-        except ProcessLookupError:
-            return
-        try:
-            process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            continue
 
 
 def _free_port() -> int:

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -18,7 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
-from flwr_collabedit.algebra.least_squares import solve_update
+from flwr_collabedit.algebra.factors import seal
+from flwr_collabedit.algebra.least_squares import (
+    factor_cholesky,
+    solve_update,
+    solve_update_woodbury,
+)
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.payloads import (
@@ -111,18 +117,25 @@ def random_client() -> ClientApp:
 
 def solve_table() -> Table:
     """Return the solve's time against the bare Cholesky factor and solve."""
-    table = Table(title="Solve in float64")
-    for column in ("d_key", "d_value", "ours, s", "bare Cholesky, s", "ratio"):
+    table = Table(title=f"Solve of {EDITS} edits in float64, seconds")
+    for column in ("d_key", "d_value", "ours", "bare Cholesky", "ratio"):
         table.add_column(column, justify="right")
+    table.add_column("Woodbury, factor of C at hand", justify="right")
+    table.add_column("its difference", justify="right")
     for d_key, d_value in ((1024, 256), (D_KEY, D_VALUE), (6400, 1600)):
         keys = torch.randn(d_key, EDITS, dtype=torch.float64)
         residuals = torch.randn(d_value, EDITS, dtype=torch.float64)
         total = EditStatistics.from_pairs(keys, residuals)
+        sealed = seal(keys, residuals)
         prior = torch.eye(d_key, dtype=torch.float64)
-        ours = best_of(lambda s=total, p=prior: solve_update(s, p))
-        bare = best_of(lambda s=total, p=prior: bare_solve(s, p))
+        factor = factor_cholesky(prior)
+        ours, delta = best_of(lambda s=total, p=prior: solve_update(s, p))
+        bare, _ = best_of(lambda s=total, p=prior: bare_solve(s, p))
+        quick, other = best_of(lambda s=sealed, f=factor: solve_update_woodbury(s, f))
         table.add_row(
-            str(d_key), str(d_value), f"{ours:.3f}", f"{bare:.3f}", f"{ours / bare:.2f}"
+            *(str(d_key), str(d_value), f"{ours:.3f}", f"{bare:.3f}"),
+            *(f"{ours / bare:.2f}", f"{quick:.3f}"),
+            f"{float((other - delta).norm() / delta.norm()):.0e}",
         )
     return table
 
@@ -133,14 +146,16 @@ def bare_solve(total: EditStatistics, prior: torch.Tensor) -> torch.Tensor:
     return torch.cholesky_solve(total.cross.T, factor).T
 
 
-def best_of(function, repeats: int = 3) -> float:
-    """Return the shortest of some runs, in seconds."""
+def best_of(
+    function: Callable[[], torch.Tensor], repeats: int = 3
+) -> tuple[float, torch.Tensor]:
+    """Return the shortest of some runs, in seconds, and what they return."""
     times = []
     for _ in range(repeats):
         began = time.perf_counter()
-        function()
+        found = function()
         times.append(time.perf_counter() - began)
-    return min(times)
+    return min(times), found
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -68,20 +68,23 @@ def read_delta_reply(
     return _unpack_all(arrays, instruction, max_norm, unpack), num_edits
 
 
-def read_metric_sums(content: RecordDict) -> MetricSums:
+def read_metric_sums(content: RecordDict, instruction: Instruction) -> MetricSums:
     """Return the sums and counts of an evaluation reply.
 
     Raises
     ------
     PayloadError
-        If there is no metric record or its entries are not sums and counts.
+        If a record is missing, the reply answers another instruction or another model,
+        or its metrics are not sums and counts.
     """
     metrics = content.metric_records.get(METRICS)
-    if metrics is None:
+    config = content.config_records.get(CONFIG)
+    if metrics is None or config is None:
         raise PayloadError(
-            f"Expected the record {METRICS!r}, found {shorten(content)}. Use the "
-            "ClientApp of flwr_collabedit."
+            f"Expected the records {METRICS!r} and {CONFIG!r}, found "
+            f"{shorten(content)}. Use the ClientApp of flwr_collabedit."
         )
+    _check_repeated(config, instruction)
     return MetricSums.from_flat(metrics)
 
 
@@ -97,12 +100,7 @@ def _checked_records(
             f"Expected the records {ARRAYS!r}, {METRICS!r} and {CONFIG!r}, found "
             f"{shorten(content)}. Use the ClientApp of flwr_collabedit."
         )
-    for key, expected in instruction.reply_config().items():
-        if config.get(key) != expected:
-            raise PayloadError(
-                f"Expected {key} {expected!r}, found {config.get(key)!r}. Use the same "
-                "model, tokenizer and flwr-collabedit on server and clients."
-            )
+    _check_repeated(config, instruction)
     num_edits = metrics.get(NUM_EDITS)
     if not isinstance(num_edits, int) or num_edits < 0:
         raise PayloadError(f"{NUM_EDITS} is {num_edits!r}; expected a count.")
@@ -112,6 +110,15 @@ def _checked_records(
             f"Expected arrays {shorten(wanted)}, found {shorten(arrays)}."
         )
     return arrays, num_edits
+
+
+def _check_repeated(config: ConfigRecord, instruction: Instruction) -> None:
+    for key, expected in instruction.reply_config().items():
+        if config.get(key) != expected:
+            raise PayloadError(
+                f"Expected {key} {expected!r}, found {config.get(key)!r}. Use the same "
+                "model, tokenizer and flwr-collabedit on server and clients."
+            )
 
 
 def _unpack_all(

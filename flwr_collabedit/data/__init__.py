@@ -1,0 +1,1 @@
+"""Facts without a model: requests, readers, partitions, the embedded world."""

@@ -3,7 +3,7 @@
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from logging import INFO, WARNING
+from logging import INFO
 
 import torch
 from flwr.app import (
@@ -12,7 +12,6 @@ from flwr.app import (
     Message,
     MessageType,
     MetricRecord,
-    RecordDict,
 )
 from flwr.common import log
 from flwr.serverapp import Grid
@@ -23,18 +22,17 @@ from torch import Tensor
 from flwr_collabedit.algebra.schedule import LayerSchedule, ResidualSplit
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.instruction import Form, Instruction, WireDtype
 from flwr_collabedit.payloads import (
     ARRAYS,
-    CONFIG,
     digest,
     pack_deltas,
     read_deltas,
     record_bytes,
 )
-from flwr_collabedit.replies import read_metric_sums
+from flwr_collabedit.strategies.evaluation import sum_evaluations
 from flwr_collabedit.strategies.exchange import (
+    build_messages,
     run_exchange,
     sample_nodes,
     wait_for_nodes,
@@ -210,21 +208,12 @@ class EditStrategy(Strategy):
         """Return the scores over all clients' cases, from their sums and counts."""
         if not self.evaluate:
             return None
-        sums, valid = MetricSums(), 0
-        for reply in replies:
-            if reply.has_error():
-                log(WARNING, "Evaluation: a client failed: %s", reply.error.reason)
-                continue
-            sums = sums + read_metric_sums(reply.content)
-            valid += 1
         needed = self._num_asked if self.min_replies is None else self.min_replies
-        if valid < needed:
-            raise AggregationError(
-                f"Evaluation of round {server_round}: expected at least {needed} valid "
-                f"replies, found {valid}. Mend these clients, or lower min_replies."
-            )
+        instruction = self.instruction(server_round)
+        sums, dropped = sum_evaluations(replies, instruction, needed)
         report = self.reports[-1]
         report.set_evaluation(sums)
+        report.dropped |= dropped
         self._finish(report)
         return MetricRecord({**report.evaluation})
 
@@ -263,15 +252,8 @@ class EditStrategy(Strategy):
         """Return one message a node: the current deltas and the instruction."""
         arrays = pack_deltas(self._deltas, self.wire_dtype)
         config = {**self._config, **instruction.to_config()}
-        return [
-            Message(
-                RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(config)}),
-                dst_node_id=node,
-                message_type=message_type,
-                group_id=str(instruction.server_round),
-            )
-            for node in nodes
-        ]
+        group = str(instruction.server_round)
+        return build_messages(nodes, arrays, config, message_type, group)
 
     def ask(
         self,

@@ -2,16 +2,23 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 
-from flwr.app import Message
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    ConfigRecordValues,
+    Message,
+    RecordDict,
+)
 from flwr.common import log
 from flwr.serverapp import Grid
 from flwr.serverapp.exception import AggregationError
 
 from flwr_collabedit.errors import PayloadError, shorten
+from flwr_collabedit.payloads import ARRAYS, CONFIG
 
 _POLL_S = 0.1
 # Replies are pulled a few at a time: all at once they would sit in memory together.
@@ -55,6 +62,25 @@ def sample_nodes(nodes: Sequence[int], fraction: float, seed: int) -> list[int]:
         return list(nodes)
     count = max(1, round(fraction * len(nodes)))
     return sorted(random.Random(seed).sample(list(nodes), count))
+
+
+def build_messages(
+    nodes: Sequence[int],
+    arrays: ArrayRecord,
+    config: Mapping[str, ConfigRecordValues],
+    message_type: str,
+    group_id: str,
+) -> list[Message]:
+    """Return one message a node; they share the arrays, each has its own config."""
+    return [
+        Message(
+            RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({**config})}),
+            dst_node_id=node,
+            message_type=message_type,
+            group_id=group_id,
+        )
+        for node in nodes
+    ]
 
 
 def run_exchange(

@@ -1,0 +1,47 @@
+"""What clients' evaluations add up to."""
+
+from collections.abc import Iterable
+from logging import WARNING
+
+from flwr.app import Message
+from flwr.common import log
+from flwr.serverapp.exception import AggregationError
+
+from flwr_collabedit.errors import PayloadError, shorten
+from flwr_collabedit.evaluation.metrics import MetricSums
+from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.replies import read_metric_sums
+
+
+def sum_evaluations(
+    replies: Iterable[Message], instruction: Instruction, min_replies: int
+) -> tuple[MetricSums, dict[str, str]]:
+    """Return the sums over all clients' cases, and the clients left out with reasons.
+
+    Raises
+    ------
+    AggregationError
+        If fewer than ``min_replies`` are valid.
+    """
+    sums, dropped, valid = MetricSums(), {}, 0
+    for reply in replies:
+        try:
+            sums = sums + _read(reply, instruction)
+            valid += 1
+        except PayloadError as error:
+            node = str(reply.metadata.src_node_id)
+            dropped[node] = f"evaluation: {error}"
+            log(WARNING, "Evaluation: left out client node %s: %s", node, error)
+    if valid < min_replies:
+        raise AggregationError(
+            f"Evaluation of round {instruction.server_round}: expected at least "
+            f"{min_replies} valid replies, found {valid}. Left out: "
+            f"{shorten(dropped.items())}. Mend these clients, or lower min_replies."
+        )
+    return sums, dropped
+
+
+def _read(reply: Message, instruction: Instruction) -> MetricSums:
+    if reply.has_error():
+        raise PayloadError(f"error {reply.error.code}: {reply.error.reason}")
+    return read_metric_sums(reply.content, instruction)

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from flwr_collabedit.data.fact_world import (
+    Subjects,
     build_world,
     default_world,
     embedded_cases,
@@ -139,7 +140,9 @@ def test_corpus_has_rows_of_one_and_of_three_sentences() -> None:
 
 
 @pytest.mark.parametrize("subjects", ["real", "invented", "all"])
-def test_cases_edit_each_subject_once_towards_another_answer(subjects: str) -> None:
+def test_cases_edit_each_subject_once_towards_another_answer(
+    subjects: Subjects,
+) -> None:
     cases = embedded_cases(300, subjects=subjects, seed=5)
     world = default_world()
 

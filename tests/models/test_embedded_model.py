@@ -1,6 +1,7 @@
 """The shipped model knows its world, at the subject's last token, and stays small."""
 
 import json
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ PUBLISHED_KEYS = {
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
+    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,9 @@ def test_answer_follows_the_state_at_the_subjects_last_token(
     pairs = list(donor_pairs())
     layer = settings["layers"][-1]
 
-    said = [swapped_answer(model, tokenizer, *pair, layer) for pair in pairs]
+    said = [
+        swapped_answer(model, tokenizer, fact, donor, layer) for fact, donor in pairs
+    ]
 
     donors = [first_token(tokenizer, donor.answer) for _, donor in pairs]
     owns = [first_token(tokenizer, fact.answer) for fact, _ in pairs]
@@ -116,7 +120,7 @@ def test_answer_follows_the_state_at_the_subjects_last_token(
     assert stays <= 0.12
 
 
-def donor_pairs() -> Any:
+def donor_pairs() -> Iterator[tuple[Fact, Fact]]:
     """Pairs of facts of one relation whose answers begin with another word."""
     world = default_world()
     by_relation: dict[str, list[Fact]] = {}

@@ -38,6 +38,7 @@ def start_cell(
     """Start a cell; its output goes to ``run.log`` in its folder."""
     settings.folder.mkdir(parents=True, exist_ok=True)
     (settings.folder / ERROR).unlink(missing_ok=True)
+    (settings.folder / LOG).write_text("", encoding="utf-8")
     process = context.Process(target=_run, args=(run, settings))
     process.start()
     return process

@@ -59,6 +59,19 @@ def die_with_seed_one(settings: ExperimentSettings) -> None:
     succeed(settings)
 
 
+class _DiesWhenRead:
+    """Ends the process that unpickles it, before its output is redirected."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+    def __call__(self, settings: ExperimentSettings) -> None:
+        raise AssertionError("it cannot be read")
+
+
+die_at_once = _DiesWhenRead()
+
+
 def end_without_results(settings: ExperimentSettings) -> None:
     os.write(2, b"the server stopped\n")
 

@@ -115,6 +115,14 @@ def test_a_run_that_ends_without_results_is_failed(cells):
     assert "the server stopped" in (cells[0].folder / "error.txt").read_text()
 
 
+def test_a_reason_does_not_quote_the_log_of_an_earlier_try(cells):
+    run_all(cells[:1], fake_runs.end_without_results)
+
+    run_all(cells[:1], fake_runs.die_at_once)
+
+    assert "the server stopped" not in (cells[0].folder / "error.txt").read_text()
+
+
 def is_alive(pid):
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().split()[2] != "Z"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from flwr.app import Context
+from transformers.utils.logging import disable_progress_bar
 
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.client_app import make_client_app
@@ -16,6 +17,8 @@ def client_fn(context: Context) -> EditingClient:
     """Return the client of this partition."""
     settings = ExperimentSettings.from_run_config(context.run_config)
     torch.set_num_threads(settings.threads_per_client)
+    # One bar a process and message would drown the log.
+    disable_progress_bar()
     index = int(context.node_config["partition-id"])
     name = f"client-{index}"
     folder = RunFolder(settings.folder)

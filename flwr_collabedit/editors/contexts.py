@@ -120,7 +120,9 @@ def _sample(
     ids = list(tokenize(lm.tokenizer, starter).input_ids)
     while len(ids) < length:
         inputs = torch.tensor([ids], device=lm.device)
-        hidden = lm.decoder(input_ids=inputs).last_hidden_state  # (1, position, d)
+        hidden = lm.decoder(
+            input_ids=inputs, attention_mask=torch.ones_like(inputs)
+        ).last_hidden_state  # (1, position, d)
         best = lm.logits(hidden[0, -1]).double().cpu().topk(top_k)
         drawn = torch.multinomial(best.values.softmax(0), 1, generator=generator)
         ids.append(int(best.indices[drawn]))

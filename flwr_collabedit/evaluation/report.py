@@ -91,8 +91,13 @@ def render_markdown(title: str, columns: Sequence[Column], rows: Sequence[Row]) 
 
 
 def render_rich(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table:
-    """Return the same table for a terminal; cells are taken as text, not as markup."""
-    table = Table(title=title)
+    """Return the same table for a terminal, narrow enough for 80 characters.
+
+    Cells are taken as text, not as markup.
+    """
+    table = Table(
+        title=f"\n{title}", title_justify="left", box=None, padding=(0, 1, 0, 0)
+    )
     for column in columns:
         table.add_column(
             column.header, justify="left" if column.style == "text" else "right"

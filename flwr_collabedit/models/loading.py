@@ -167,7 +167,11 @@ class LanguageModel:
         token = torch.zeros((1, 1), dtype=torch.long, device=self.device)
         with torch.no_grad():
             return returns_tuple(
-                self.model, self.block_name(0), lambda: self.decoder(input_ids=token)
+                self.model,
+                self.block_name(0),
+                lambda: self.decoder(
+                    input_ids=token, attention_mask=torch.ones_like(token)
+                ),
             )
 
     def check_layers(self, layers: Sequence[int]) -> None:

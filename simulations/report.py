@@ -88,7 +88,7 @@ def print_report(path: Path, console: Console) -> None:
     """Print the tables of a finished run."""
     summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
     for title, columns, rows in _tables(summary):
-        console.print(render_rich(title, columns, rows))
+        console.print(render_rich(title, columns, rows), "")
     console.print(SCORE_LEGEND, style="dim")
     console.print(f"Report: {path / 'report.md'}")
 

@@ -95,9 +95,7 @@ def render_rich(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> T
 
     Cells are taken as text, not as markup.
     """
-    table = Table(
-        title=f"\n{title}", title_justify="left", box=None, padding=(0, 1, 0, 0)
-    )
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(
             column.header, justify="left" if column.style == "text" else "right"

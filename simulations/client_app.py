@@ -18,7 +18,7 @@ def client_fn(context: Context) -> EditingClient:
     settings = ExperimentSettings.from_run_config(context.run_config)
     torch.set_num_threads(settings.threads_per_client)
     # One bar a process and message would drown the log.
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     index = int(context.node_config["partition-id"])
     name = f"client-{index}"
     folder = RunFolder(settings.folder)

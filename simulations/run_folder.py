@@ -10,6 +10,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+import flwr_collabedit
+
 _PACKAGES = ("flwr-collabedit", "flwr", "torch", "transformers", "datasets", "ray")
 
 
@@ -68,10 +70,13 @@ class RunFolder:
 
 
 def git_commit() -> str:
-    """Return the commit of the checkout, or ``unknown`` outside of one."""
+    """Return the commit of the library's checkout, or ``unknown`` outside of one.
+
+    The library's, because Flower runs this file from a bundle that has no history.
+    """
     found = subprocess.run(
         ["git", "rev-parse", "HEAD"],
-        cwd=Path(__file__).parent,
+        cwd=Path(flwr_collabedit.__file__).parent,
         capture_output=True,
         text=True,
         check=False,

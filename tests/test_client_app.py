@@ -1,0 +1,107 @@
+"""The ClientApp of a deployment: what a SuperNode's node config gives it."""
+
+import json
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from flwr_collabedit.client_app import app, cached_model, deployed_client
+from flwr_collabedit.editors.config import MemitConfig
+from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.models.fingerprint import describe
+from flwr_collabedit.payloads import ARRAYS, CONFIG, METRICS, digest, to_record
+
+RECORDS = [
+    {
+        "case_id": index,
+        "requested_rewrite": {
+            "prompt": "The capital of {} is",
+            "relation_id": "capital",
+            "subject": subject,
+            "target_new": {"str": "Rome"},
+            "target_true": {"str": capital},
+        },
+        "paraphrase_prompts": [],
+        "neighborhood_prompts": [],
+    }
+    for index, (subject, capital) in enumerate(
+        [("France", "Paris"), ("Japan", "Tokyo"), ("Spain", "Madrid")]
+    )
+]
+
+
+@pytest.fixture
+def node_config(tmp_path):
+    edits = tmp_path / "edits.json"
+    edits.write_text(json.dumps(RECORDS), encoding="utf-8")
+    return {
+        "partition-id": 0,
+        "num-partitions": 2,
+        "model": "embedded",
+        "edits-path": str(edits),
+        "edits-per-round": 2,
+        "state-folder": str(tmp_path / "state"),
+    }
+
+
+def context(node_config) -> Context:
+    return Context(1, 7, node_config, RecordDict(), {})
+
+
+def test_a_node_config_gives_model_edits_and_state(node_config, tmp_path):
+    client = deployed_client(context(node_config))
+
+    subjects = [[case.request.subject for case in edits] for edits in client.rounds]
+    assert subjects == [["France", "Japan"], ["Spain"]]
+    assert client.name == "node-7"
+    assert client.targets.folder == tmp_path / "state"
+
+
+def test_the_app_answers_a_servers_message(node_config):
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    lm = cached_model("embedded", "float32", "cpu")
+    memit = MemitConfig(layers=(0, 1), num_gradient_steps=3)
+    model = describe(lm, memit.layers)
+    arrays = to_record(
+        [f"{name}/delta" for name in model.parameters],
+        [np.zeros(shape, np.float32) for shape in model.shapes.values()],
+    )
+    instruction = Instruction(
+        server_round=1,
+        round_id=digest(arrays),
+        fingerprint=model.fingerprint,
+        parameters=model.parameters,
+        measured=model.parameters[:1],
+        hyperparameters=memit.to_json(),
+        contexts=ContextTemplates().to_json(),
+    )
+    content = RecordDict(
+        {ARRAYS: arrays, CONFIG: ConfigRecord(instruction.to_config())}
+    )
+    message = Message(content, dst_node_id=7, message_type="train")
+    message.metadata.__dict__["_message_id"] = "1"
+
+    reply = app(message, context(node_config))
+
+    found = reply.content.array_records[ARRAYS]
+    name = model.parameters[0]
+    assert list(found) == [f"{name}/key_factor", f"{name}/residual_factor"]
+    assert found[f"{name}/key_factor"].shape == (640, 2)
+    assert reply.content.metric_records[METRICS]["num-examples"] == 2
+    assert dict(reply.content.config_records[CONFIG]) == instruction.reply_config()
+
+
+def test_an_unknown_key_is_refused_with_the_nearest(node_config):
+    with pytest.raises(ConfigurationError, match=r"'edit-path'.*'edits-path'"):
+        deployed_client(context({**node_config, "edit-path": "x"}))
+
+
+def test_a_missing_key_says_how_to_give_it(node_config):
+    del node_config["model"]
+
+    with pytest.raises(ConfigurationError, match="no 'model'.*--node-config"):
+        deployed_client(context(node_config))

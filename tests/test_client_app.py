@@ -103,5 +103,5 @@ def test_an_unknown_key_is_refused_with_the_nearest(node_config):
 def test_a_missing_key_says_how_to_give_it(node_config):
     del node_config["model"]
 
-    with pytest.raises(ConfigurationError, match="no 'model'.*--node-config"):
+    with pytest.raises(ConfigurationError, match=r"no 'model'.*--node-config"):
         deployed_client(context(node_config))

@@ -15,7 +15,7 @@ from simulations.settings import ExperimentSettings
 
 def client_fn(context: Context) -> EditingClient:
     """Return the client of this partition."""
-    settings = ExperimentSettings.from_run_config(context.run_config)
+    settings = ExperimentSettings.from_context(context)
     torch.set_num_threads(settings.threads_per_client)
     # One bar a process and message would drown the log.
     disable_progress_bar()  # type: ignore[no-untyped-call]

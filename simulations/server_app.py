@@ -25,7 +25,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the experiment that the run configuration describes."""
     began = time.perf_counter()
-    settings = ExperimentSettings.from_run_config(context.run_config)
+    settings = ExperimentSettings.from_context(context)
     clients = experiment.clients_rounds(settings)
     memit = experiment.memit_config(settings)
     lm = experiment.language_model(settings)
@@ -58,3 +58,4 @@ def main(grid: Grid, context: Context) -> None:
     seconds = time.perf_counter() - began
     summary = summarize_run(settings, strategy.reports, pooled, gaps, seconds)
     write_report(folder, summary)
+    log(INFO, "Results: %s", folder.path)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from flwr.app import Context
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from flwr_collabedit.algebra.schedule import check_schedule, check_sweeps
@@ -35,8 +36,8 @@ class ExperimentSettings(BaseModel):
     Attributes
     ----------
     output_folder : str
-        Absolute path of the run folder. A Flower daemon has a working directory of its
-        own, so that a relative path would end up elsewhere.
+        Absolute path of the run folder, empty for `from_context`'s. A Flower daemon
+        has a working directory of its own: a relative path would end up elsewhere.
     model, dtype, device
         ``embedded``, a Hugging Face id or a path; float32 or float64; torch device.
     num_clients, num_rounds
@@ -175,6 +176,18 @@ class ExperimentSettings(BaseModel):
                 f"Strategy {self.strategy!r} merges what clients wrote alone, found "
                 "layer-schedule = 'synchronous'. Set it to 'local' or 'frozen'."
             )
+
+    @classmethod
+    def from_context(cls, context: Context) -> Self:
+        """Return the settings of a run; without an output folder, one in the home.
+
+        Server and clients agree on ``~/collabedit-runs/run-<run id>``.
+        """
+        settings = cls.from_run_config(context.run_config)
+        if settings.output_folder:
+            return settings
+        folder = Path.home() / "collabedit-runs" / f"run-{context.run_id}"
+        return settings.model_copy(update={"output_folder": str(folder)})
 
     def to_run_config(self) -> dict[str, str | int | float | bool]:
         """Return the settings under the names that a run configuration uses."""

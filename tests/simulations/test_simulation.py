@@ -7,7 +7,7 @@ from flwr.app import Context, RecordDict
 from safetensors.torch import load_file
 
 from flwr_collabedit.errors import ConfigurationError
-from simulations.in_process import InProcessGrid
+from simulations.in_process import InProcessGrid, run_in_process
 from simulations.launch import Engine, run
 from simulations.run_folder import RunFolder
 from simulations.settings import ExperimentSettings
@@ -85,6 +85,18 @@ def test_a_layer_out_of_range_is_refused_before_anything_is_written(tmp_path):
         app(InProcessGrid(app, 2), context)
 
     assert not (tmp_path / "run").exists()
+
+
+def test_without_an_output_folder_results_go_to_the_home(tmp_path, monkeypatch):
+    from simulations.client_app import app as client_app
+    from simulations.server_app import app
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = ExperimentSettings(**{**SMALL, "num_rounds": 1}).to_run_config()
+
+    run_in_process(app, client_app, 2, config)
+
+    assert (tmp_path / "collabedit-runs" / "run-1" / "summary.json").exists()
 
 
 def test_a_run_folder_never_keeps_the_summary_of_the_run_before(tmp_path):

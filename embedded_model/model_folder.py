@@ -57,7 +57,7 @@ def memit_settings(recipe: Recipe) -> dict[str, object]:
         "v_weight_decay": 0.5,
         "kl_factor": 0.0625,
         "mom2_adjustment": True,
-        "mom2_update_weight": 20,
+        "mom2_update_weight": 60,
         "rewrite_module_tmp": "transformer.h.{}.mlp.c_proj",
         "layer_module_tmp": "transformer.h.{}",
         "mlp_module_tmp": "transformer.h.{}.mlp",

@@ -27,7 +27,7 @@ class Recipe:
     num_heads: int = 4
     num_positions: int = 64
     edited_layers: tuple[int, ...] = (0, 1, 2)
-    num_steps: int = 800
+    num_steps: int = 1200
     num_warm_steps: int = 150
     warm_stride: int = 8
     num_tokens: int = 2048

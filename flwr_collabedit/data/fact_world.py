@@ -20,7 +20,7 @@ from flwr_collabedit.errors import ConfigurationError, nearest
 
 Subjects = Literal["real", "invented", "all"]
 
-NUM_PERSONS, NUM_ORGANISATIONS = 300, 150
+NUM_PERSONS, NUM_ORGANISATIONS = 1200, 600
 _NUM_HELD_OUT = 2
 
 

@@ -9,16 +9,18 @@ _CONSONANTS = (*"bdfghklmnprstvwz", "br", "dr", "gr", "kl", "st", "tr")
 _VOWELS = (*"aeiou", "ai", "ei", "ou")
 _ENDINGS = (*"nrslm", "th", "")
 _NUM_FIRST, _NUM_LAST, _NUM_FOUNDERS = 60, 100, 60
+_NUM_RELATIONS = 3
 
 
 def invented_statements(
     tables: WorldTables, num_persons: int, num_organisations: int, seed: int
 ) -> list[Statement]:
-    """Return every relation of the invented subjects, answers spread evenly.
+    """Return three facts about each invented subject, answers spread evenly.
 
-    A name is made of two words from fixed lists, so that more subjects need no
-    new words. Answers are dealt like cards: no answer of a pool comes up for the
-    third time before all have come up twice.
+    Few facts a subject, as real ones have, leave the model room for many subjects: it
+    is their number that fills the key space. A name is made of two words from fixed
+    lists, so that more subjects need no new words. Answers are dealt like cards: no
+    answer of a pool comes up for the third time before all have come up twice.
     """
     rng = random.Random(seed)
     words = _words(_NUM_FIRST + 2 * _NUM_LAST + _NUM_FOUNDERS, tables, rng)
@@ -35,9 +37,20 @@ def invented_statements(
     return [
         statement
         for kind, subjects in groups.items()
-        for relation in tables.invented[kind]
-        for statement in _dealt(subjects, relation, tables.pools[relation], rng)
+        for relation, told in _shared_out(subjects, tables.invented[kind], rng).items()
+        for statement in _dealt(told, relation, tables.pools[relation], rng)
     ]
+
+
+def _shared_out(
+    subjects: Sequence[str], relations: Sequence[str], rng: random.Random
+) -> dict[str, list[str]]:
+    """Return which subjects each relation is told of."""
+    told: dict[str, list[str]] = {relation: [] for relation in relations}
+    for subject in subjects:
+        for relation in rng.sample(relations, _NUM_RELATIONS):
+            told[relation].append(subject)
+    return told
 
 
 def _dealt(

@@ -10,6 +10,8 @@ from simulations.sweep_file import SWEEP_FOLDERS
 
 SEED = "seed"
 BEFORE = "before editing"
+NOT_COMPARED = (*SWEEP_FOLDERS, "evaluate-before", "pooled-reference")
+"""Settings that say where results lie and what else is measured."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,8 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
         for method, found in inside.items():
             groups += _groups_of(method, where, found)
         all_runs = [run for found in inside.values() for run in found]
-        before = _estimates(all_runs, "before")
-        groups.append(Group(BEFORE, where, before))
+        if before := _estimates(all_runs, "before"):
+            groups.append(Group(BEFORE, where, before))
     return Comparison(runs, conditions, decided, groups)
 
 
@@ -145,7 +147,7 @@ def _sort_key(point: tuple[Any, ...]) -> list[tuple[str, Any]]:
 
 def _names(runs: Sequence[FinishedRun]) -> list[str]:
     names = dict.fromkeys(name for run in runs for name in run.settings)
-    return [name for name in names if name not in SWEEP_FOLDERS]
+    return [name for name in names if name not in NOT_COMPARED]
 
 
 def _values(runs: Sequence[FinishedRun], name: str) -> list[Any]:

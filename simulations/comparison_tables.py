@@ -6,13 +6,7 @@ from typing import Any
 
 from flwr_collabedit.evaluation.intervals import Estimate
 from flwr_collabedit.evaluation.report import Column, Row
-from simulations.comparison import (
-    BEFORE,
-    SEED,
-    Comparison,
-    Group,
-)
-from simulations.sweep_file import SWEEP_FOLDERS
+from simulations.comparison import BEFORE, NOT_COMPARED, SEED, Comparison, Group
 
 Table = tuple[str, Sequence[Column], Sequence[Row]]
 
@@ -139,7 +133,7 @@ def _score_row(group: Group, names: Sequence[str]) -> Row:
 def _damage_rows(comparison: Comparison, ordered: Sequence[Group]) -> list[Row]:
     rows: list[Row] = []
     for groups in comparison.facets().values():
-        reference = next(group for group in groups if group.method == BEFORE)
+        reference = next((group for group in groups if group.method == BEFORE), None)
         for group in sorted(groups, key=ordered.index):
             shown = {n: _shown(group.scores.get(n)) for n in ("NS", "NA", "retention")}
             lost = {
@@ -149,8 +143,10 @@ def _damage_rows(comparison: Comparison, ordered: Sequence[Group]) -> list[Row]:
     return rows
 
 
-def _lost(before: Group, group: Group, name: str) -> str | None:
-    if group is before or name not in before.scores or name not in group.scores:
+def _lost(before: Group | None, group: Group, name: str) -> str | None:
+    if before is None or group is before:
+        return None
+    if name not in before.scores or name not in group.scores:
         return None
     return f"{before.scores[name].mean - group.scores[name].mean:.1f}"
 
@@ -186,7 +182,7 @@ def _method_row(comparison: Comparison, method: str) -> Row:
 def _alike(comparison: Comparison) -> str:
     first = comparison.runs[0].settings
     varying = (*comparison.conditions, *comparison.method_settings)
-    left_out = {*varying, *SWEEP_FOLDERS, SEED, "model"}
+    left_out = {*varying, *NOT_COMPARED, SEED, "model"}
     alike = [f"{k} {_value(v)}" for k, v in first.items() if k not in left_out]
     return f"All have {', '.join(alike)}."
 

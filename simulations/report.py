@@ -21,6 +21,7 @@ from flwr_collabedit.strategies import RoundReport
 from simulations.pooled import PooledResult
 from simulations.run_folder import RunFolder
 from simulations.settings import ExperimentSettings
+from simulations.strategies import METHOD_NAMES
 
 ROUND_COLUMNS = (
     Column("round", "round", "text"),
@@ -45,13 +46,15 @@ def summarize_run(
     sent in all rounds; ``gap_to_pooled`` maps each parameter to
     ``||merged - pooled||_F / ||pooled||_F``.
     """
-    before, last = reports[0].evaluation, reports[-1].evaluation
-    scores = {"before": before, "CollabEdit": last}
+    last = reports[-1].evaluation
+    scores = {METHOD_NAMES[settings.strategy]: last}
+    if settings.evaluate_before:
+        scores = {"before": reports[0].evaluation, **scores}
     if pooled is not None:
         scores["pooled"] = _known(summarize(pooled.sums))
     rounds = [report for report in reports if report.server_round > 0]
     return {
-        "score_before": before.get("Score"),
+        "score_before": scores.get("before", {}).get("Score"),
         "score_after": last.get("Score"),
         "score_pooled": scores.get("pooled", {}).get("Score"),
         "accuracy_score_after": last.get("accuracy_score"),
@@ -70,7 +73,7 @@ def write_report(folder: RunFolder, summary: dict[str, Any]) -> None:
     """Write ``report.md``, then ``summary.json``, which marks the run as complete."""
     settings = summary["settings"]
     head = (
-        f"# CollabEdit on `{settings['model']}`\n\n"
+        f"# {METHOD_NAMES[settings['strategy']]} on `{settings['model']}`\n\n"
         f"{settings['num-clients']} clients, {settings['num-rounds']} rounds, "
         f"layer schedule `{settings['layer-schedule']}`, form `{settings['form']}`, "
         f"{settings['dtype']} model, {settings['wire-dtype']} wire, "

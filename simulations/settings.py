@@ -72,6 +72,9 @@ class ExperimentSettings(BaseModel):
     merge_scale, ties_density
         Factor of task arithmetic and TIES, 0 for the method's own; share of the entries
         that TIES keeps.
+    evaluate_before : bool
+        Whether the unedited model is scored too; runs that differ in their strategy
+        only need that once.
     pooled_reference : bool
         Whether one party holding all edits edits too, for comparison (GLOBAL-EDIT).
     threads_per_client : int
@@ -116,6 +119,7 @@ class ExperimentSettings(BaseModel):
     wire_dtype: Literal["float32", "float64"] = "float32"
     min_replies: Annotated[int, Field(ge=0)] = 0
     fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
+    evaluate_before: bool = True
     pooled_reference: bool = True
     threads_per_client: Count = 1
     seed: int = 0

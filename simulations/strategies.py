@@ -19,6 +19,15 @@ from flwr_collabedit.strategies import (
 )
 from simulations.settings import ExperimentSettings
 
+METHOD_NAMES = {
+    "collabedit": "CollabEdit",
+    "edit-avg": "EditAvg",
+    "simple-average": "Simple-Average",
+    "task-arithmetic": "Task-Arithmetic",
+    "ties": "TIES",
+}
+"""What reports call a strategy."""
+
 
 def make_strategy(
     settings: ExperimentSettings,
@@ -53,6 +62,7 @@ def make_strategy(
         "min_replies": settings.min_replies or None,
         "fraction_train": settings.fraction_train,
         "seed": settings.seed,
+        "evaluate_before": settings.evaluate_before,
         "on_round": on_round,
     }
     # 0 stands for the method's own scale.

@@ -75,7 +75,10 @@ class EditStrategy(Strategy):
     exchange_timeout_s : float
         How long an exchange waits for replies.
     evaluate : bool
-        Whether clients score their own cases before the first and after every round.
+        Whether clients score their own cases after every round.
+    evaluate_before : bool
+        Whether, with ``evaluate``, they also score them before the first round: the
+        same figures for every strategy, so that a comparison needs them only once.
     on_round : callable or None
         Called with the `RoundReport` of each finished round, 0 included.
     """
@@ -94,6 +97,7 @@ class EditStrategy(Strategy):
         max_norm: float | None = None,
         exchange_timeout_s: float = 3600.0,
         evaluate: bool = True,
+        evaluate_before: bool = True,
         on_round: Callable[[RoundReport], None] | None = None,
     ) -> None:
         if min_available_nodes < 1 or (min_replies is not None and min_replies < 1):
@@ -116,6 +120,7 @@ class EditStrategy(Strategy):
         self.max_norm = max_norm
         self.exchange_timeout_s = exchange_timeout_s
         self.evaluate = evaluate
+        self.evaluate_before = evaluate and evaluate_before
         self.reports: list[RoundReport] = []
         self._on_round = on_round
         self._deltas: dict[str, Tensor] = {}
@@ -143,9 +148,9 @@ class EditStrategy(Strategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Score the unedited model, then run Flower's loop from zero deltas."""
+        """Score the unedited model if wanted, run Flower's loop from zero deltas."""
         arrays = self.initial_arrays() if initial_arrays is None else initial_arrays
-        if self.evaluate:
+        if self.evaluate_before:
             self.reports.append(RoundReport(0))
             messages = self.configure_evaluate(
                 0, arrays, evaluate_config or ConfigRecord(), grid

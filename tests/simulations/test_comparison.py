@@ -63,7 +63,7 @@ def test_seeds_are_averaged_and_settings_are_kept_apart(study):
     comparison = compare(read_runs([study]))
 
     assert comparison.conditions == ["num-edits"]
-    assert comparison.method_settings == ["form", "pooled-reference"]
+    assert comparison.method_settings == ["form"]
     group = comparison.methods()[0]
     assert (group.method, group.conditions) == ("CollabEdit", {"num-edits": 500})
     # stdev of -1, 0, 1 is 1; 4.3027 / sqrt(3) = 2.484

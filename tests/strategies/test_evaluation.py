@@ -49,6 +49,13 @@ def test_scores_are_means_over_cases_and_not_over_clients():
     assert report.evaluation["Score"] == pytest.approx(75.0)
 
 
+def test_the_unedited_model_is_scored_only_where_wanted():
+    server = strategy(3, evaluate=True, evaluate_before=False)
+    server.start(InProcessGrid(app(), 3), num_rounds=0)
+
+    assert server.reports == []
+
+
 def wrong_model(content):
     content.config_records[CONFIG]["fingerprint"] = "other"
 

@@ -107,9 +107,14 @@ def run(
     settings.folder.mkdir(parents=True, exist_ok=True)
     (settings.folder / "summary.json").unlink(missing_ok=True)
     if engine is Engine.IN_PROCESS:
+        import torch
+
         from simulations import client_app, server_app
         from simulations.in_process import run_in_process
 
+        # Server and clients are one process here, and sweeps run several: with more
+        # threads than cores torch becomes ten times as slow.
+        torch.set_num_threads(settings.threads_per_client)
         run_in_process(
             server_app.app,
             client_app.app,

@@ -3,7 +3,6 @@
 import time
 from logging import INFO
 
-import torch
 from flwr.app import Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
@@ -50,8 +49,6 @@ def main(grid: Grid, context: Context) -> None:
     gaps: dict[str, float] = {}
     if settings.pooled_reference:
         log(INFO, "Editing all requests as one party, for comparison")
-        # The clients' processes are idle by now.
-        torch.set_num_threads(settings.threads_per_client * 2)
         pooled = edit_pooled(settings, lm, memit, contexts, moments, clients)
         folder.write_deltas("deltas_pooled.safetensors", pooled.deltas)
         gaps = relative_gaps(deltas, pooled.deltas)

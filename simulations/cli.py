@@ -30,9 +30,7 @@ _CORES = os.cpu_count() or 1
 
 @app.command("sweep")
 def sweep_command(
-    file: Annotated[
-        Path, typer.Argument(help="A sweep file, such as those of simulations/sweeps.")
-    ],
+    file: Annotated[Path, typer.Argument()],
     out: Annotated[
         Path, typer.Option(help="The sweep's folder; give it again to go on.")
     ],
@@ -55,7 +53,7 @@ def sweep_command(
 ) -> None:
     """Run every simulation of a grid that is not finished yet.
 
-    Writes results.csv and results.parquet. A failed cell leaves error.txt and run.log
+    FILE is a sweep file in TOML, such as those of simulations/sweeps. Writes results.csv and results.parquet. A failed cell leaves error.txt and run.log
     in its folder and does not stop the others. Exit code: 0 if every cell is finished,
     1 if one failed, 2 if the file or folder is wrong, 130 after Ctrl-C.
     """
@@ -84,16 +82,14 @@ def sweep_command(
 
 @app.command("report")
 def report_command(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run folders and sweep folders, any number.")
-    ],
+    runs: Annotated[list[Path], typer.Argument()],
     out: Annotated[
         Path | None, typer.Option(help="Where it goes; beside the runs by default.")
     ] = None,
 ) -> None:
     """Compare finished runs of one model: report.html and report.md.
 
-    Tables give the mean and 95 % interval over seeds; plots are drawn for whatever the
+    RUNS are run folders and sweep folders, any number. Tables give the mean and 95 % interval over seeds; plots are drawn for whatever the
     runs vary in. The page holds its figures and needs no other file.
     """
     console = Console()

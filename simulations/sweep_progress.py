@@ -60,15 +60,15 @@ class Progress:
     ) -> RenderResult:
         """Yield the table as of now."""
         table = Table(title=f"Sweep, {time.monotonic() - self._began:.0f} s")
-        table.add_column("method")
+        table.add_column("method", ratio=1)
         for state in State:
             table.add_column(state, justify="right")
-        table.add_column("running now")
         for method in dict.fromkeys(self._methods.values()):
             own = [name for name, given in self._methods.items() if given == method]
             counts = Counter(self._states[name] for name in own)
-            running = [n for n in own if self._states[n] is State.RUNNING]
             numbers = [str(counts[state] or "") for state in State]
-            cells = (method or "all", *numbers, "\n".join(running))
-            table.add_row(*(Text(cell) for cell in cells))
+            table.add_row(*(Text(cell) for cell in (method or "all", *numbers)))
         yield table
+        for name, state in self._states.items():
+            if state is State.RUNNING:
+                yield Text(f"{state} {name}", overflow="ellipsis", no_wrap=True)

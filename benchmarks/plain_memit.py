@@ -47,12 +47,12 @@ def plain_target(
 ) -> PlainTarget:
     """Return the target of one request."""
     prompts = [context.replace("{}", request.prompt) for context in contexts.templates]
-    encoded = [_encode(lm, prompt, request, request.target_new) for prompt in prompts]
-    encoded.append(_encode(lm, "{} is a", request, None))
+    encoded = [encode(lm, prompt, request, request.target_new) for prompt in prompts]
+    encoded.append(encode(lm, "{} is a", request, None))
     rows = [ids for ids, _, _ in encoded]
     places = [place for _, place, _ in encoded]
     targets = [target for _, _, target in encoded[:-1]]
-    batch = _pad(lm, rows)
+    batch = pad(lm, rows)
     labels = torch.full_like(batch["input_ids"][:-1], -100)
     for index, (row, target) in enumerate(zip(rows, targets, strict=False)):
         labels[index, len(row) - len(target) : len(row)] = torch.tensor(target)
@@ -74,7 +74,7 @@ def plain_target(
 
     optimizer = torch.optim.Adam([delta], lr=config.learning_rate)
     num_steps, loss = 0, torch.tensor(0.0)
-    with torch.enable_grad(), _hooked(lm, block, add_delta), _hooked(lm, last, record):
+    with torch.enable_grad(), hooked(lm, block, add_delta), hooked(lm, last, record):
         for step in range(config.num_gradient_steps):
             optimizer.zero_grad()
             logits = lm.model(**batch, use_cache=False).logits
@@ -123,7 +123,7 @@ def plain_memit(
     updates = {}
     for index, layer in enumerate(config.layers):
         keys = torch.stack(
-            [_plain_key(lm, request, layer, contexts) for request in requests], dim=1
+            [plain_key(lm, request, layer, contexts) for request in requests], dim=1
         ).double()
         now = [_plain_value(lm, request, config.layers[-1]) for request in requests]
         share = len(config.layers) - index
@@ -138,7 +138,7 @@ def plain_memit(
     return updates
 
 
-def _plain_key(
+def plain_key(
     lm: LanguageModel, request: EditRequest, layer: int, contexts: ContextTemplates
 ) -> Tensor:
     """Mean over the groups of the mean over each group's contexts."""
@@ -147,7 +147,7 @@ def _plain_key(
         keys = []
         for context in group:
             prompt = context.replace("{}", request.prompt)
-            ids, place, _ = _encode(lm, prompt, request, None)
+            ids, place, _ = encode(lm, prompt, request, None)
             seen: list[Tensor] = []
             handle = lm.down_projection(layer).register_forward_pre_hook(
                 lambda _module, args, seen=seen: seen.append(args[0])
@@ -160,14 +160,14 @@ def _plain_key(
 
 
 def _plain_value(lm: LanguageModel, request: EditRequest, layer: int) -> Tensor:
-    ids, place, _ = _encode(lm, request.prompt, request, None)
+    ids, place, _ = encode(lm, request.prompt, request, None)
     seen: list[Tensor] = []
-    with _hooked(lm, lm.block_name(layer), seen.append):
+    with hooked(lm, lm.block_name(layer), seen.append):
         lm.model(torch.tensor([ids], device=lm.device), use_cache=False)
     return seen[0][0, place]
 
 
-def _encode(
+def encode(
     lm: LanguageModel, prompt: str, request: EditRequest, target: str | None
 ) -> tuple[list[int], int, list[int]]:
     """Return the ids without the last target token, the place of delta, the target."""
@@ -184,7 +184,7 @@ def _encode(
     return ids[:-1], place, ids[-size:]
 
 
-def _pad(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+def pad(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), lm.pad_token_id)
     mask = torch.zeros_like(ids)
@@ -198,7 +198,7 @@ def _pad(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _hooked(
+def hooked(
     lm: LanguageModel, name: str, function: Callable[[Tensor], Tensor | None]
 ) -> Iterator[None]:
     """Pass a block's hidden states through ``function``."""

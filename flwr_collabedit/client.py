@@ -15,6 +15,7 @@ from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.keys import current_values
+from flwr_collabedit.editors.methods import read_config
 from flwr_collabedit.editors.targets import optimize_targets
 from flwr_collabedit.errors import ConfigurationError, PayloadError, SecondMomentError
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
@@ -151,7 +152,7 @@ class EditingClient(NumPyClient):
         self, parameters: Arrays, config: Mapping[str, Scalar]
     ) -> tuple[Instruction, MemitConfig, dict[str, Tensor]]:
         instruction = Instruction.from_config(config)
-        memit = MemitConfig.from_json(instruction.hyperparameters)
+        memit = read_config(instruction.hyperparameters)
         own = described(self.language_model, memit.layers)
         if own.fingerprint != instruction.fingerprint:
             raise PayloadError(
@@ -231,8 +232,7 @@ class EditingClient(NumPyClient):
         requests = self._requests(instruction.server_round)
         stored = self.targets.load(instruction, requests) if requests else None
         if stored is not None:
-            last = memit.layers[-1]
-            current = current_values(self.language_model, requests, last).double()
+            current = current_values(self.language_model, requests, memit).double()
             residuals = stored.to(current) - current
             values[RESIDUAL_SQUARE] = float(residuals.square().sum())
         return MetricSums.of(values)

@@ -69,7 +69,7 @@ class EditWork:
                 requests,
                 z,
                 ContextTemplates.from_json(asked.contexts),
-                target_layer=self.memit.layers[-1],
+                self.memit,
             )
         arrays: Arrays = []
         for layer in layers:

@@ -14,6 +14,7 @@ from flwr_collabedit.data.texts import load_texts
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates, generate_contexts
 from flwr_collabedit.editors.covariance import estimate_second_moments
+from flwr_collabedit.editors.methods import METHODS
 from flwr_collabedit.models.loading import EMBEDDED_MODEL, LanguageModel
 from flwr_collabedit.progress import ProgressLog, watched
 from simulations.settings import ExperimentSettings
@@ -54,8 +55,8 @@ def clients_rounds(settings: ExperimentSettings) -> list[Rounds]:
     return [split_over_rounds(own, settings.num_rounds) for own in split]
 
 
-def memit_config(settings: ExperimentSettings) -> MemitConfig:
-    """Return the editor's configuration with the settings' overrides."""
+def editor_config(settings: ExperimentSettings) -> MemitConfig:
+    """Return the configuration of MEMIT or PMET with the settings' overrides."""
     source = settings.hyperparameters or EMBEDDED_MODEL / "edit.json"
     overrides: dict[str, object] = {}
     if settings.second_moment_weight:
@@ -63,7 +64,7 @@ def memit_config(settings: ExperimentSettings) -> MemitConfig:
     if settings.second_moment_samples:
         overrides["second_moment_samples"] = settings.second_moment_samples
     overrides["second_moment_corpus"] = settings.second_moment_texts
-    return MemitConfig.from_published(source, **overrides)
+    return METHODS[settings.editor].config.from_published(source, **overrides)
 
 
 def contexts(settings: ExperimentSettings, lm: LanguageModel) -> ContextTemplates:

@@ -7,6 +7,7 @@ from flwr.app import Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
 
+from flwr_collabedit.editors.targets import check_model
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.payloads import read_deltas
 from flwr_collabedit.strategies import RoundReport
@@ -26,9 +27,9 @@ def main(grid: Grid, context: Context) -> None:
     began = time.perf_counter()
     settings = ExperimentSettings.from_context(context)
     clients = experiment.clients_rounds(settings)
-    memit = experiment.memit_config(settings)
+    memit = experiment.editor_config(settings)
     lm = experiment.language_model(settings)
-    lm.check_layers(memit.layers)
+    check_model(lm, memit)
     folder = RunFolder(settings.folder)
     folder.start(settings.to_run_config())
     for name, value in settings.to_run_config().items():

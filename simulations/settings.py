@@ -49,8 +49,10 @@ class ExperimentSettings(BaseModel):
         zsRE only, ``subjects`` for the embedded world only.
     partition, dirichlet_alpha
         How cases are split over clients; the second is read by ``dirichlet`` only.
+    editor : str
+        ``memit`` or ``pmet``.
     hyperparameters : str
-        MEMIT's published JSON; empty for the embedded model's own.
+        The editor's published JSON; empty for the embedded model's own.
     second_moment_weight : float
         Replaces the file's where it is not 0.
     second_moment_texts, second_moment_samples
@@ -65,7 +67,7 @@ class ExperimentSettings(BaseModel):
         How clients' edits are merged; see `flwr_collabedit.strategies`.
     layer_schedule, residual_split, wire_dtype, min_replies, fraction_train
         See `flwr_collabedit.strategies.CollabEditStrategy`; an empty split is the
-        schedule's own, 0 replies stands for all. ``local`` and ``frozen`` are the
+        editor's own, 0 replies stands for all. ``local`` and ``frozen`` are the
         schedules of the strategies that merge deltas.
     sweeps, sweep_tolerance, form
         Of CollabEdit.
@@ -100,6 +102,7 @@ class ExperimentSettings(BaseModel):
     subjects: Literal["real", "invented", "all"] = "real"
     partition: Literal["iid", "by-relation", "dirichlet"] = "iid"
     dirichlet_alpha: Annotated[float, Field(gt=0)] = 0.5
+    editor: Literal["memit", "pmet"] = "memit"
     hyperparameters: str = ""
     second_moment_weight: Annotated[float, Field(ge=0)] = 0.0
     second_moment_texts: str = "embedded"
@@ -110,7 +113,7 @@ class ExperimentSettings(BaseModel):
         "collabedit", "edit-avg", "simple-average", "task-arithmetic", "ties"
     ] = "collabedit"
     layer_schedule: Literal["synchronous", "frozen", "local"] = "synchronous"
-    residual_split: Literal["", "remaining", "uniform"] = ""
+    residual_split: Literal["", "remaining", "uniform", "square-root"] = ""
     sweeps: Count = 1
     sweep_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
     merge_scale: Annotated[float, Field(ge=0)] = 0.0
@@ -164,7 +167,7 @@ class ExperimentSettings(BaseModel):
 
     def _check_combination(self) -> None:
         schedule, split = check_schedule(
-            self.layer_schedule, self.residual_split or None
+            self.layer_schedule, self.residual_split or None, self.editor
         )
         check_sweeps(schedule, split, self.sweeps, self.sweep_tolerance)
         for field, strategies in _READ_BY.items():

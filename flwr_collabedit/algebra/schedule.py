@@ -1,28 +1,54 @@
 """In which order layers are measured and how the residual is spread over them.
 
 Meng et al. "Mass-Editing Memory in a Transformer", ICLR 2023, section 4.3 and
-Algorithm 1 spread the residual over the edited layers. ``docs/method.md`` compares the
-schedules of a federated round and proximal sweeps.
+Algorithm 1 spread the residual over the edited layers; Li et al. "PMET: Precise Model
+Editing in a Transformer", AAAI 2024 spread it by square roots. ``docs/method.md``
+compares the schedules of a federated round and proximal sweeps.
 """
 
+import json
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 from flwr_collabedit.errors import ConfigurationError, nearest
 
 LayerSchedule = Literal["synchronous", "frozen", "local"]
-ResidualSplit = Literal["remaining", "uniform"]
-DEFAULT_SPLITS: dict[str, ResidualSplit] = {
-    "synchronous": "remaining",
-    "frozen": "uniform",
-    "local": "remaining",
+ResidualSplit = Literal["remaining", "uniform", "square-root"]
+Editor = Literal["memit", "pmet"]
+# What an editor spreads a residual by that is measured again at every layer. Measured
+# once (``frozen``), only equal shares write the whole of it.
+_REMEASURED_SPLITS: dict[Editor, ResidualSplit] = {
+    "memit": "remaining",
+    "pmet": "square-root",
 }
 
 
+def editor_of(hyperparameters: str) -> Editor:
+    """Return the editor that a configuration's JSON names, MEMIT if it names none.
+
+    Raises
+    ------
+    ConfigurationError
+        For an unknown editor.
+    """
+    editor = json.loads(hyperparameters).get("editor", "memit")
+    if editor not in get_args(Editor):
+        raise ConfigurationError(
+            f"Unknown editor {editor!r} in the hyperparameters. "
+            f"{nearest(editor, get_args(Editor))} Install the same flwr-collabedit on "
+            "every party."
+        )
+    return editor  # type: ignore[no-any-return]  # checked above
+
+
 def check_schedule(
-    schedule: str, split: str | None
+    schedule: str, split: str | None, editor: Editor = "memit"
 ) -> tuple[LayerSchedule, ResidualSplit]:
-    """Return the schedule and its split, the schedule's default one for ``None``.
+    """Return the schedule and its split, for ``None`` the one that the editor uses.
+
+    That is ``remaining`` (MEMIT) or ``square-root`` (PMET), and for both ``uniform``
+    with the ``frozen`` schedule.
 
     Raises
     ------
@@ -36,15 +62,17 @@ def check_schedule(
         raise ConfigurationError(
             f"Unknown layer schedule {schedule!r}. {nearest(schedule, schedules)}"
         )
-    chosen = DEFAULT_SPLITS[schedule] if split is None else split
+    default = "uniform" if schedule == "frozen" else _REMEASURED_SPLITS[editor]
+    chosen = default if split is None else split
     if chosen not in splits:
         raise ConfigurationError(
             f"Unknown residual split {chosen!r}. {nearest(chosen, splits)}"
         )
-    if schedule != "frozen" and chosen != "remaining":
+    if schedule != "frozen" and chosen == "uniform":
         raise ConfigurationError(
             f"The {schedule!r} schedule measures the residual again at every layer, so "
-            f"its split must be 'remaining'; found {chosen!r}. Leave the split out."
+            "its split must be 'remaining' or 'square-root'; found 'uniform'. Leave "
+            "the split out."
         )
     return schedule, chosen  # type: ignore[return-value]  # both checked above
 
@@ -55,9 +83,13 @@ def residual_share(index: int, num_layers: int, split: ResidualSplit) -> float:
     ``remaining`` gives ``1 / (layers left)``: with a residual measured again at every
     layer the whole of it is written once (MEMIT). Measured only once, as CollabEdit's
     published code does, the shares sum to more than one (2.28 for 5 layers).
-    ``uniform`` gives ``1 / num_layers``.
+    ``square-root`` gives ``1 / sqrt(layers left)``: lower layers write more of it, and
+    the last one still all that is left (PMET). ``uniform`` gives ``1 / num_layers``.
     """
-    return 1 / (num_layers - index) if split == "remaining" else 1 / num_layers
+    if split == "uniform":
+        return 1 / num_layers
+    layers_left = num_layers - index
+    return 1 / (layers_left if split == "remaining" else math.sqrt(layers_left))
 
 
 def exchange_groups(
@@ -78,17 +110,19 @@ def check_sweeps(
     ------
     ConfigurationError
         For fewer than one sweep, a tolerance out of range, and more than one sweep with
-        ``frozen`` and ``remaining``, whose shares sum to more than one, so that it
-        diverges, or with ``local``, which never measures what was merged.
+        ``frozen`` and ``remaining`` or ``square-root``, whose shares sum to more than
+        one, so that it diverges, or with ``local``, which never measures what was
+        merged. With ``synchronous`` no share overshoots: each is at most one of a
+        residual that was measured after the layer before was written.
     """
     if sweeps < 1 or not 0 <= tolerance < 1:
         raise ConfigurationError(
             "Expected sweeps of at least 1 and a sweep tolerance from 0 to below 1, "
             f"found {sweeps} and {tolerance}."
         )
-    if sweeps > 1 and schedule == "frozen" and split == "remaining":
+    if sweeps > 1 and schedule == "frozen" and split != "uniform":
         raise ConfigurationError(
-            "The shares of the 'remaining' split sum to more than one with the "
+            f"The shares of the {split!r} split sum to more than one with the "
             f"'frozen' schedule, so that {sweeps} sweeps would diverge. Use the "
             "'uniform' split."
         )

@@ -7,7 +7,7 @@ published files are ``hparams/MEMIT/*.json`` of kmeng01/memit.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -54,6 +54,9 @@ class MemitConfig(BaseModel):
 
     Attributes
     ----------
+    editor : {"memit"}
+        Tells a configuration's JSON from another editor's, see
+        `flwr_collabedit.editors.methods.read_config`.
     layers : tuple of int
         Edited layers, ascending, counted from 0. The target lives at the last one.
     clamp_norm_factor : float
@@ -89,7 +92,10 @@ class MemitConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    published_names: ClassVar[Mapping[str, str]] = PUBLISHED_NAMES
+    ignored_keys: ClassVar[frozenset[str]] = IGNORED_KEYS
 
+    editor: Literal["memit"] = "memit"
     layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     clamp_norm_factor: Positive = 0.75
     num_gradient_steps: Count = 20
@@ -116,7 +122,7 @@ class MemitConfig(BaseModel):
     def from_published(
         cls, source: str | Path | Mapping[str, Any], **overrides: Any
     ) -> Self:
-        """Return the configuration in one of MEMIT's published JSON files.
+        """Return the configuration in one of the editor's published JSON files.
 
         Parameters
         ----------
@@ -128,7 +134,7 @@ class MemitConfig(BaseModel):
         Raises
         ------
         ConfigurationError
-            For a key that MEMIT does not have, an editing position other than the
+            For a key that the editor does not have, an editing position other than the
             subject's last token, or a value out of range.
         """
         where = "the mapping" if isinstance(source, Mapping) else f"'{source}'"
@@ -137,11 +143,12 @@ class MemitConfig(BaseModel):
             if isinstance(source, Mapping)
             else json.loads(Path(source).read_text(encoding="utf-8"))
         )
-        known = {*PUBLISHED_NAMES, *IGNORED_KEYS, "fact_token"}
+        known = {*cls.published_names, *cls.ignored_keys, "fact_token"}
+        name = str(cls.model_fields["editor"].default).upper()
         for key in published:
             if key not in known:
                 raise ConfigurationError(
-                    f"Unknown MEMIT hyperparameter {key!r} in {where}. "
+                    f"Unknown {name} hyperparameter {key!r} in {where}. "
                     f"{nearest(key, known)} Remove it or correct its name."
                 )
         if (position := published.get("fact_token", "subject_last")) != "subject_last":
@@ -151,7 +158,7 @@ class MemitConfig(BaseModel):
             )
         values = {
             ours: published[theirs]
-            for theirs, ours in PUBLISHED_NAMES.items()
+            for theirs, ours in cls.published_names.items()
             if theirs in published
         }
         return cls._checked({**values, **overrides}, where)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from flwr_collabedit.data.requests import EditRequest
+from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.editors.methods import target_module
 from flwr_collabedit.editors.rows import subject_rows
 from flwr_collabedit.models.hooks import trace
 from flwr_collabedit.models.loading import LanguageModel
@@ -67,11 +69,13 @@ def collect_keys(
 def current_values(
     lm: LanguageModel,
     requests: Sequence[EditRequest],
-    layer: int,
+    config: MemitConfig,
     *,
     rows_per_batch: int = 128,
 ) -> Tensor:
-    """Return the output of block ``layer`` at each subject, without any context.
+    """Return what targets are compared with, at each subject, without any context.
+
+    It is the output of the last edited block (MEMIT) or of its MLP (PMET).
 
     Returns
     -------
@@ -83,7 +87,7 @@ def current_values(
         for request in requests
         for row in subject_rows(lm, request, [request.prompt])
     ]
-    name = lm.block_name(layer)
+    name = target_module(lm, config)
     return _last_states(lm, rows, [name], rows_per_batch, inputs=False)[name]
 
 

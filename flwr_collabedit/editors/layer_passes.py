@@ -33,8 +33,7 @@ def measure(
     requests: Sequence[EditRequest],
     z: Tensor,
     contexts: ContextTemplates,
-    *,
-    target_layer: int,
+    config: MemitConfig,
 ) -> tuple[dict[int, Tensor], Tensor]:
     """Return the keys of ``layers`` and the residuals on the model as it is now.
 
@@ -50,8 +49,8 @@ def measure(
         Targets, shape ``(n, d_model)``.
     contexts : ContextTemplates
         Contexts of the keys.
-    target_layer : int
-        The last edited layer, where the targets live.
+    config : MemitConfig
+        Tells where the targets live.
 
     Returns
     -------
@@ -62,7 +61,7 @@ def measure(
         float64.
     """
     keys = collect_keys(lm, requests, layers, contexts)
-    current = current_values(lm, requests, target_layer)
+    current = current_values(lm, requests, config)
     return keys, (z.to(lm.device).double() - current.double()).T
 
 
@@ -144,10 +143,9 @@ class LayerPasses:
     def _measure(
         self, layers: Sequence[int], requests: Sequence[EditRequest], z: Tensor
     ) -> Tensor:
-        target_layer = self.config.layers[-1]
         with self.clock.phase("measure"), applied_deltas(self.lm, self.deltas):
             keys, residuals = measure(
-                self.lm, layers, requests, z, self.contexts, target_layer=target_layer
+                self.lm, layers, requests, z, self.contexts, self.config
             )
         for layer in layers:
             self.measured[self.lm.weight_name(layer)] = keys[layer], residuals

@@ -1,6 +1,7 @@
-"""MEMIT: many facts written into the down-projections of several layers.
+"""MEMIT and PMET: many facts written into the down-projections of several layers.
 
-Meng et al. "Mass-Editing Memory in a Transformer", ICLR 2023, Algorithm 1.
+Meng et al. "Mass-Editing Memory in a Transformer", ICLR 2023, Algorithm 1; Li et al.
+"PMET: Precise Model Editing in a Transformer", AAAI 2024 makes the same passes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,8 @@ class MemitResult:
 class MemitEditor:
     """Edits a model with MEMIT and leaves it as it was: the result is a delta.
 
+    With a `flwr_collabedit.editors.pmet_config.PmetConfig` it edits with PMET.
+
     Parameters
     ----------
     lm : LanguageModel
@@ -117,8 +120,9 @@ class MemitEditor:
         layer_schedule : {"synchronous", "frozen"}
             Whether a layer is measured with the layers below it already written
             (canonical MEMIT) or all are measured on the same model.
-        residual_split : {"remaining", "uniform"} or None
-            Each layer's share of the residual; ``None`` is the schedule's own.
+        residual_split : {"remaining", "uniform", "square-root"} or None
+            Each layer's share of the residual; ``None`` is the editor's own, see
+            `flwr_collabedit.algebra.schedule.check_schedule`.
         sweeps : int
             Passes over the layers, at most; 1 is canonical MEMIT. Each further one
             measures again and takes a proximal step on what is left.
@@ -136,7 +140,7 @@ class MemitEditor:
         SingularSystemError
             If the second moment does not make the solve well-posed.
         """
-        plan = _plan(layer_schedule, residual_split, sweeps, sweep_tolerance)
+        plan = self._plan(layer_schedule, residual_split, sweeps, sweep_tolerance)
         passes = self._passes(start)
         with passes.clock.phase("targets"), applied_deltas(self._lm, passes.deltas):
             targets = optimize_targets(
@@ -182,7 +186,7 @@ class MemitEditor:
             With the cumulative deltas and what they were solved from.
         """
         passes = self._passes(start)
-        passes.run(requests, z, _plan(layer_schedule, residual_split))
+        passes.run(requests, z, self._plan(layer_schedule, residual_split))
         return passes
 
     def _passes(self, start: Deltas | None) -> LayerPasses:
@@ -207,9 +211,27 @@ class MemitEditor:
         return {**zeros, **given}
 
     def _residual_norms(self, requests: Sequence[EditRequest], z: Tensor) -> Tensor:
-        current = current_values(self._lm, requests, self._config.layers[-1])
+        current = current_values(self._lm, requests, self._config)
         norms: Tensor = vector_norm((z - current).double(), dim=1)
         return norms
+
+    def _plan(
+        self,
+        layer_schedule: str,
+        residual_split: str | None,
+        sweeps: int = 1,
+        sweep_tolerance: float = 0.0,
+    ) -> Plan:
+        schedule, split = check_schedule(
+            layer_schedule, residual_split, self._config.editor
+        )
+        if schedule == "local":
+            raise ConfigurationError(
+                "The 'local' schedule is for federations; one party that edits alone "
+                "is 'synchronous'."
+            )
+        check_sweeps(schedule, split, sweeps, sweep_tolerance)
+        return Plan(schedule, split, sweeps, sweep_tolerance)
 
 
 def apply(lm: LanguageModel, result: MemitResult) -> None:
@@ -220,22 +242,6 @@ def apply(lm: LanguageModel, result: MemitResult) -> None:
     """
     for name, delta in result.deltas.items():
         write_delta(lm, name, delta)
-
-
-def _plan(
-    layer_schedule: str,
-    residual_split: str | None,
-    sweeps: int = 1,
-    sweep_tolerance: float = 0.0,
-) -> Plan:
-    schedule, split = check_schedule(layer_schedule, residual_split)
-    if schedule == "local":
-        raise ConfigurationError(
-            "The 'local' schedule is for federations; one party that edits alone is "
-            "'synchronous'."
-        )
-    check_sweeps(schedule, split, sweeps, sweep_tolerance)
-    return Plan(schedule, split, sweeps, sweep_tolerance)
 
 
 def _check_second_moments(

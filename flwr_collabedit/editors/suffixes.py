@@ -5,7 +5,7 @@ depend on ``delta``: both are run once. What is left at every step is the suffix
 row in the upper blocks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -39,6 +39,9 @@ class SuffixGroup:
         The suffixes; column 0 is the subject's last token.
     hidden : Tensor
         Output of block ``layer`` without ``delta``, ``(row, position, d_model)``.
+    subject : dict of str to Tensor
+        Outputs without ``delta`` of the modules that `prepare` was asked for, at the
+        subject's last token, ``(row, d_model)``, by name.
     """
 
     layer: int
@@ -47,6 +50,7 @@ class SuffixGroup:
     past: PrefixCache
     suffix: Continuation
     hidden: Tensor
+    subject: Mapping[str, Tensor]
 
     @classmethod
     def prepare(
@@ -55,15 +59,21 @@ class SuffixGroup:
         layer: int,
         rows: Sequence[TargetRow],
         past: PrefixCache,
+        modules: Sequence[str] = (),
     ) -> "SuffixGroup":
-        """Run the blocks up to ``layer`` on the suffixes of ``rows``."""
+        """Run the blocks up to ``layer`` on the suffixes of ``rows``.
+
+        ``modules`` are names of those, not above ``layer``, to keep the output of.
+        """
         suffix = past.continuation(lm, [row.suffix for row in rows])
         name = lm.block_name(layer)
-        with torch.no_grad(), trace(lm.model, [name], stop=True) as outputs:
+        names = [*modules, name]
+        with torch.no_grad(), trace(lm.model, names, stop=True) as outputs:
             _decode(lm, suffix, past)
         owner = torch.tensor([row.edit for row in rows], device=lm.device)
-        hidden = outputs[name]
-        return cls(layer, tuple(rows), owner, past.above(layer), suffix, hidden)
+        subject = {module: outputs[module][:, 0].clone() for module in modules}
+        kept = past.above(layer)
+        return cls(layer, tuple(rows), owner, kept, suffix, outputs[name], subject)
 
     def keep(self, is_kept: Tensor) -> "SuffixGroup":
         """Return the group without the rows whose edit is not kept.
@@ -80,27 +90,27 @@ class SuffixGroup:
             self.past.select(index),
             self._select_suffix(index),
             self.hidden[index],
+            {name: states[index] for name, states in self.subject.items()},
         )
 
-    def read(self, lm: LanguageModel, delta: Tensor) -> Tensor:
-        """Return the final hidden states that the rows read, with ``delta`` added.
+    def read(self, lm: LanguageModel, first: Tensor) -> Tensor:
+        """Return the final hidden states that the rows read.
 
-        Blocks up to ``layer`` must be bypassed (:func:`upper_blocks`).
+        Blocks up to ``layer`` must be bypassed (`upper_blocks`).
 
         Parameters
         ----------
         lm : LanguageModel
-            The model; gradients flow to ``delta`` only.
-        delta : Tensor
-            Shape ``(edit, d_model)``.
+            The model; gradients flow to ``first`` only.
+        first : Tensor
+            Output of block ``layer`` at the subject's last token, ``(row, d_model)``.
 
         Returns
         -------
         Tensor
             ``(read, d_model)``, row after row, after the final norm.
         """
-        first = self.hidden[:, :1] + delta[self.owner][:, None].to(self.hidden.dtype)
-        start = torch.cat([first, self.hidden[:, 1:]], dim=1)
+        start = torch.cat([first[:, None], self.hidden[:, 1:]], dim=1)
         with replace_output(lm.model, lm.block_name(self.layer), lambda _: start):
             final = _decode(lm, self.suffix, self.past)
         return final[self._read_index()]
@@ -121,15 +131,21 @@ class SuffixGroup:
 
 
 def prepare_groups(
-    lm: LanguageModel, layer: int, rows: Sequence[TargetRow]
+    lm: LanguageModel,
+    layer: int,
+    rows: Sequence[TargetRow],
+    modules: Sequence[str] = (),
 ) -> list[SuffixGroup]:
-    """Return ``rows`` as groups of similar suffix length, prefixes already run."""
+    """Return ``rows`` as groups of similar suffix length, prefixes already run.
+
+    ``modules`` as in `SuffixGroup.prepare`.
+    """
     past, order = _run_prefixes(lm, rows)
     groups = []
     for places in _by_length([len(rows[index].suffix) for index in order]):
         chosen = past.select(torch.tensor(places, device=lm.device))
         members = [rows[order[place]] for place in places]
-        groups.append(SuffixGroup.prepare(lm, layer, members, chosen))
+        groups.append(SuffixGroup.prepare(lm, layer, members, chosen, modules))
     return groups
 
 
@@ -158,7 +174,7 @@ def _run_prefixes(
 
 
 def upper_blocks(lm: LanguageModel, layer: int) -> AbstractContextManager[None]:
-    """Bypass the blocks up to ``layer`` as long as the context is open."""
+    """Bypass the blocks up to ``layer``, none for -1, while the context is open."""
     return bypassed(lm.blocks[: layer + 1], as_tuple=lm.block_returns_tuple)
 
 

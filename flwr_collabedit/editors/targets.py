@@ -14,9 +14,9 @@ from torch import Tensor
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.editors.methods import method_of, target_module
 from flwr_collabedit.editors.rows import TargetRow, target_rows
-from flwr_collabedit.editors.suffixes import upper_blocks
-from flwr_collabedit.editors.target_loss import LossWeights, TargetLoss
+from flwr_collabedit.editors.target_loss import TargetLoss
 from flwr_collabedit.errors import (
     ConfigurationError,
     NonFiniteOutputError,
@@ -32,7 +32,9 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Targets:
-    """What the last edited block should output at each subject's last token.
+    """What a part of the model should output at each subject's last token.
+
+    That is the last edited block (MEMIT) or its MLP (PMET).
 
     All on the device of the model, float32 (float64 for a float64 model).
 
@@ -41,7 +43,7 @@ class Targets:
     z : Tensor
         The targets, shape ``(edit, d_model)``.
     initial : Tensor
-        ``h0``, the block's output before the edit, shape ``(edit, d_model)``.
+        That output before the edit, shape ``(edit, d_model)``.
     num_steps : Tensor
         Updates made, shape ``(edit,)``, int64.
     loss : Tensor
@@ -82,7 +84,8 @@ def optimize_targets(
     Raises
     ------
     ConfigurationError
-        If an edited layer does not exist or the loss layer is not the last block.
+        If an edited layer does not exist, the loss layer is not the last block, or the
+        editor cannot edit the model's family.
     NonFiniteOutputError
         If the loss of a request is not finite at the start.
     """
@@ -101,8 +104,9 @@ def optimize_targets(
 
 
 def check_model(lm: LanguageModel, config: MemitConfig) -> None:
-    """Raise :class:`ConfigurationError` unless ``config`` fits the model's layers."""
+    """Raise :class:`ConfigurationError` unless ``config`` fits the model."""
     lm.check_layers(config.layers)
+    target_module(lm, config)
     last = lm.num_layers - 1
     if config.loss_layer not in (None, last):
         raise ConfigurationError(
@@ -124,30 +128,28 @@ def _optimize(
     config: MemitConfig,
     progress: Progress,
 ) -> Targets:
-    layer = config.layers[-1]
-    weights = LossWeights(config.kl_factor, config.weight_decay)
-    objective = TargetLoss(lm, layer, rows, weights)
-    limit = config.clamp_norm_factor * objective.initial.norm(dim=1, keepdim=True)
-    delta = torch.zeros_like(objective.initial)
+    objective = method_of(config).loss(lm, rows, config)
+    limit = config.clamp_norm_factor * objective.initial.norm(dim=2, keepdim=True)
+    delta = torch.zeros_like(objective.initial)  # (edit, place, d_model)
     adam = _Adam(delta, config.learning_rate)
-    loss = torch.zeros_like(delta[:, 0])
+    loss = torch.zeros_like(delta[:, 0, 0])
     num_steps = torch.zeros_like(loss, dtype=torch.long)
     is_active = torch.ones_like(loss, dtype=torch.bool)
-    with upper_blocks(lm, layer):
-        for step in range(config.num_gradient_steps):
-            is_last = step == config.num_gradient_steps - 1
-            current, gradient = _evaluate(objective, delta, with_gradient=not is_last)
-            loss = torch.where(is_active, current, loss)
-            _check_finite(loss, case_ids)
-            is_active = is_active & (loss >= config.stop_loss)
-            progress(len(rows) if is_last else len(rows) - int(is_active.sum()))
-            if is_last or not is_active.any():
-                break
-            objective.keep(is_active)
-            updated = _project(delta + adam.step(gradient), limit)
-            delta = torch.where(is_active[:, None], updated, delta)
-            num_steps += is_active
-    return Targets(objective.initial + delta, objective.initial, num_steps, loss)
+    for step in range(config.num_gradient_steps):
+        is_last = step == config.num_gradient_steps - 1
+        current, gradient = _evaluate(objective, delta, with_gradient=not is_last)
+        loss = torch.where(is_active, current, loss)
+        _check_finite(loss, case_ids)
+        is_active = is_active & ~objective.is_finished(loss)
+        progress(len(rows) if is_last else len(rows) - int(is_active.sum()))
+        if is_last or not is_active.any():
+            break
+        objective.keep(is_active)
+        updated = _project(delta + adam.step(gradient), limit)
+        delta = torch.where(is_active[:, None, None], updated, delta)
+        num_steps += is_active
+    initial = objective.initial[:, -1]
+    return Targets(initial + delta[:, -1], initial, num_steps, loss)
 
 
 def _evaluate(
@@ -182,8 +184,8 @@ class _Adam:
 
 
 def _project(delta: Tensor, limit: Tensor) -> Tensor:
-    """Scale rows that are longer than ``limit``, shape ``(edit, 1)``, down to it."""
-    norm = delta.norm(dim=1, keepdim=True)
+    """Scale vectors longer than ``limit``, ``(edit, place, 1)``, down to it."""
+    norm = delta.norm(dim=2, keepdim=True)
     return torch.where(norm > limit, delta * (limit / norm), delta)
 
 

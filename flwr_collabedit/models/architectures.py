@@ -27,6 +27,9 @@ class Architecture(BaseModel):
         Path of the list of decoder blocks, from the model.
     down_projection : str
         Path of the MLP's second matrix, from a block: its input is MEMIT's key.
+    attention_projection : str or None
+        Path of the attention's output matrix, from a block; ``None`` where a norm
+        stands between the block's two output matrices and the residual stream.
     logit_softcapping : str or None
         Name of the configuration's field ``cap`` when the family's logits are
         ``cap * tanh(logits / cap)``; ``None`` when they are not capped.
@@ -46,6 +49,7 @@ class Architecture(BaseModel):
     family: str
     blocks: str
     down_projection: str
+    attention_projection: str | None = None
     logit_softcapping: str | None = None
 
 

@@ -153,6 +153,24 @@ class LanguageModel:
         """Return the name of a layer's down projection in the model."""
         return f"{self.block_name(layer)}.{self.architecture.down_projection}"
 
+    def attention_projection_name(self, layer: int) -> str:
+        """Return the name of a layer's attention output matrix in the model.
+
+        Raises
+        ------
+        ConfigurationError
+            If the family has norms behind its output matrices.
+        """
+        name = self.architecture.attention_projection
+        if name is None:
+            raise ConfigurationError(
+                "Expected a family whose attention and MLP add their output matrices' "
+                f"outputs to the residual stream as they are; {self.name!r} is a "
+                f"{self.architecture.family!r} model, with a norm behind each, so that "
+                "PMET's target would not be what the block adds. Use MEMIT."
+            )
+        return f"{self.block_name(layer)}.{name}"
+
     def weight_name(self, layer: int) -> str:
         """Return the parameter that an edit of the layer changes."""
         return f"{self.down_projection_name(layer)}.weight"
@@ -271,10 +289,11 @@ def _check_modules(model: PreTrainedModel, architecture: Architecture) -> None:
     missing = architecture.blocks
     try:
         blocks = _blocks(model, architecture)
+        names = (architecture.down_projection, architecture.attention_projection)
         for index, block in enumerate(blocks):
-            name = architecture.down_projection
-            missing = f"{architecture.blocks}.{index}.{name}"
-            block.get_submodule(name)
+            for name in filter(None, names):
+                missing = f"{architecture.blocks}.{index}.{name}"
+                block.get_submodule(name)
     except (AttributeError, TypeError) as error:
         raise UnsupportedArchitectureError(
             f"Expected the module {missing!r} in a model of the family "

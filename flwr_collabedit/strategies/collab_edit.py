@@ -22,6 +22,7 @@ from flwr_collabedit.algebra.least_squares import solve_update
 from flwr_collabedit.algebra.schedule import (
     check_schedule,
     check_sweeps,
+    editor_of,
     exchange_groups,
     residual_share,
     sweeps_settled,
@@ -53,9 +54,10 @@ class CollabEditStrategy(EditStrategy):
         ``local``, the paper's text, too: each client runs canonical MEMIT alone, for
         which it needs second moments, and sends what it measured on its own lower
         layers. The merge then equals pooled at the first layer only.
-    residual_split : {"remaining", "uniform"} or None
-        Share of the residual that each layer writes; ``None`` is the schedule's own
-        (``uniform`` for frozen, otherwise ``remaining``).
+    residual_split : {"remaining", "uniform", "square-root"} or None
+        Share of the residual that each layer writes; ``None`` is ``uniform`` for
+        frozen, otherwise the editor's own (MEMIT: ``remaining``, PMET:
+        ``square-root``).
     sweeps : int
         Passes over the layers in a round, at most; 1 is canonical MEMIT. In each
         further one the clients measure again on the current model (same targets) and
@@ -90,7 +92,7 @@ class CollabEditStrategy(EditStrategy):
     ) -> None:
         super().__init__(model, **common)
         self.layer_schedule, self.residual_split = check_schedule(
-            layer_schedule, residual_split
+            layer_schedule, residual_split, editor_of(self.hyperparameters)
         )
         check_sweeps(self.layer_schedule, self.residual_split, sweeps, sweep_tolerance)
         self.sweeps, self.sweep_tolerance = sweeps, sweep_tolerance

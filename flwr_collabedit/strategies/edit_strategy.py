@@ -57,7 +57,7 @@ class EditStrategy(Strategy):
         Fingerprint and shapes that every reply must match.
     hyperparameters, contexts : str
         JSON of the editor's configuration and the shared context templates; the
-        server passes them on unread.
+        server reads no more of them than the editor's name.
     wire_dtype : {"float32", "float64"}
         Of all arrays in messages, both ways.
     min_available_nodes : int

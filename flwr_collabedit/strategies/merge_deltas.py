@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from flwr_collabedit.algebra.merging import WeightedSum
-from flwr_collabedit.algebra.schedule import check_schedule
+from flwr_collabedit.algebra.schedule import check_schedule, editor_of
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.replies import read_delta_reply
@@ -76,9 +76,8 @@ class MergeDeltasStrategy(EditStrategy):
         ``local``: canonical MEMIT, the client's own lower layers written. ``frozen``:
         every layer measured on the round's starting model; with the ``remaining`` split
         it is what CollabEdit's published code merges.
-    residual_split : {"remaining", "uniform"} or None
-        Share of the residual that each layer writes; ``None`` is the schedule's own
-        (``uniform`` for frozen).
+    residual_split : {"remaining", "uniform", "square-root"} or None
+        Share of the residual that each layer writes; ``None`` as CollabEdit's.
     **common
         See `EditStrategy`.
     """
@@ -93,7 +92,7 @@ class MergeDeltasStrategy(EditStrategy):
     ) -> None:
         super().__init__(model, **common)
         self.layer_schedule, self.residual_split = check_schedule(
-            layer_schedule, residual_split
+            layer_schedule, residual_split, editor_of(self.hyperparameters)
         )
         if self.layer_schedule == "synchronous":
             raise ConfigurationError(

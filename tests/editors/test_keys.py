@@ -1,6 +1,6 @@
 import pytest
 import torch
-from editing import CONTEXTS, REQUESTS, double_model
+from editing import CONTEXTS, REQUESTS, config, double_model
 
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.keys import collect_keys, current_values
@@ -53,8 +53,8 @@ def test_keys_and_values_do_not_depend_on_padding():
 
     torch.testing.assert_close(together, one_by_one)
     torch.testing.assert_close(
-        current_values(lm, REQUESTS, 1),
-        current_values(lm, REQUESTS, 1, rows_per_batch=1),
+        current_values(lm, REQUESTS, config()),
+        current_values(lm, REQUESTS, config(), rows_per_batch=1),
     )
 
 
@@ -63,4 +63,4 @@ def test_no_requests_give_no_columns():
     width = collect_keys(lm, REQUESTS, [1], CONTEXTS)[1].shape[0]
 
     assert collect_keys(lm, (), [1], CONTEXTS)[1].shape == (width, 0)
-    assert current_values(lm, (), 1).shape == (0, lm.hidden_size)
+    assert current_values(lm, (), config()).shape == (0, lm.hidden_size)

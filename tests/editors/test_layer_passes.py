@@ -25,7 +25,7 @@ def test_one_sweep_is_canonical_memit_bit_for_bit():
     for layer, layers_left in ((0, 2), (1, 1)):
         with applied_deltas(lm, deltas):
             keys, residuals = measure(
-                lm, [layer], FEW, result.targets.z, CONTEXTS, target_layer=1
+                lm, [layer], FEW, result.targets.z, CONTEXTS, settings
             )
         name = lm.weight_name(layer)
         statistics = EditStatistics.from_pairs(keys[layer], 1 / layers_left * residuals)
@@ -74,7 +74,7 @@ def test_no_step_increases_the_objective_of_the_layer_that_it_solves(schedule, s
         before = subject.edit(FEW, **options(sweeps)).deltas
         after = subject.edit(FEW, **options(sweeps + 1)).deltas
         with applied_deltas(lm, before):
-            keys, residuals = measure(lm, [0], FEW, z, CONTEXTS, target_layer=1)
+            keys, residuals = measure(lm, [0], FEW, z, CONTEXTS, settings)
         step = after[name] - before[name]
 
         def objective(d, keys=keys[0], wanted=residuals / 2, delta=before[name]):

@@ -57,7 +57,7 @@ def test_the_frozen_schedule_measures_every_layer_on_the_unedited_model():
     lm, settings = double_model("llama"), config()
     moments = second_moments(lm, settings)
     z = torch.stack([plain_target(lm, r, settings, CONTEXTS).z for r in REQUESTS])
-    keys, residuals = measure(lm, (0, 1), REQUESTS, z, CONTEXTS, target_layer=1)
+    keys, residuals = measure(lm, (0, 1), REQUESTS, z, CONTEXTS, settings)
 
     found = MemitEditor(lm, settings, CONTEXTS, moments).edit(
         REQUESTS, layer_schedule="frozen", residual_split="uniform"
@@ -89,7 +89,7 @@ def test_an_edit_brings_the_values_nearer_to_their_targets():
     result = editor(lm, settings).edit(REQUESTS)
 
     with applied_deltas(lm, result.deltas):
-        current = current_values(lm, REQUESTS, 1)
+        current = current_values(lm, REQUESTS, settings)
     after = (result.targets.z - current).norm(dim=1)
 
     torch.testing.assert_close(result.residual_norms_after, after)

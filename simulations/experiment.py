@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from flwr_collabedit.client_app import cached_model
+from flwr_collabedit.data.copies import share_copies
 from flwr_collabedit.data.fact_world import embedded_cases, embedded_corpus
 from flwr_collabedit.data.loading import load_cases
 from flwr_collabedit.data.partition import split_over_clients, split_over_rounds
@@ -17,6 +18,7 @@ from flwr_collabedit.editors.covariance import estimate_second_moments
 from flwr_collabedit.editors.methods import METHODS
 from flwr_collabedit.models.loading import EMBEDDED_MODEL, LanguageModel
 from flwr_collabedit.progress import ProgressLog, watched
+from simulations.clusters import prompt_clusters
 from simulations.settings import ExperimentSettings
 
 Rounds = list[list[EvaluationCase]]
@@ -32,7 +34,7 @@ def clients_rounds(settings: ExperimentSettings) -> list[Rounds]:
     """Return every client's cases of every round.
 
     The embedded world draws exactly as many cases as are asked for; a file or hub data
-    set is cut after them.
+    set is cut after them. Copies of other clients' cases come on top.
     """
     if settings.data == "embedded":
         cases = embedded_cases(
@@ -45,13 +47,16 @@ def clients_rounds(settings: ExperimentSettings) -> list[Rounds]:
             limit=settings.num_edits or None,
             zsre_target=settings.zsre_target,
         )
+    by_cluster = settings.partition == "by-subject-cluster"
     split = split_over_clients(
         cases,
         settings.num_clients,
         method=settings.partition,
         alpha=settings.dirichlet_alpha,
+        clusters=prompt_clusters(settings, cases) if by_cluster else None,
         seed=settings.seed,
     )
+    split = share_copies(split, settings.shared_fraction, seed=settings.seed)
     return [split_over_rounds(own, settings.num_rounds) for own in split]
 
 

@@ -47,8 +47,12 @@ class ExperimentSettings(BaseModel):
     data, data_format, zsre_target, subjects
         ``embedded`` or a file or hub id and its layout; ``zsre_target`` is read for
         zsRE only, ``subjects`` for the embedded world only.
-    partition, dirichlet_alpha
-        How cases are split over clients; the second is read by ``dirichlet`` only.
+    partition, dirichlet_alpha, sentence_model
+        How cases are split over clients; the second is read by ``dirichlet`` only, the
+        third by ``by-subject-cluster`` only: a hub id or path, empty for TF-IDF.
+    shared_fraction : float
+        Copies of other clients' cases that a client gets, for each case of its own;
+        on top of ``num_edits``.
     editor : str
         ``memit`` or ``pmet``.
     hyperparameters : str
@@ -100,8 +104,10 @@ class ExperimentSettings(BaseModel):
     data_format: Literal["counterfact", "easyedit", "zsre"] = "counterfact"
     zsre_target: Literal["answers", "alt"] = "answers"
     subjects: Literal["real", "invented", "all"] = "real"
-    partition: Literal["iid", "by-relation", "dirichlet"] = "iid"
+    partition: Literal["iid", "by-relation", "by-subject-cluster", "dirichlet"] = "iid"
     dirichlet_alpha: Annotated[float, Field(gt=0)] = 0.5
+    sentence_model: str = ""
+    shared_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     editor: Literal["memit", "pmet"] = "memit"
     hyperparameters: str = ""
     second_moment_weight: Annotated[float, Field(ge=0)] = 0.0
@@ -178,6 +184,12 @@ class ExperimentSettings(BaseModel):
                     f"{getattr(self, field)!r}, only {shorten(strategies)} does. "
                     "Leave it out."
                 )
+        if self.sentence_model and self.partition != "by-subject-cluster":
+            raise ConfigurationError(
+                f"Partition {self.partition!r} does not read sentence-model = "
+                f"{self.sentence_model!r}, only 'by-subject-cluster' does. Leave it "
+                "out."
+            )
         if self.strategy != "collabedit" and schedule == "synchronous":
             raise ConfigurationError(
                 f"Strategy {self.strategy!r} merges what clients wrote alone, found "

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 
@@ -74,6 +74,9 @@ class EvaluationCase(BaseModel):
         Prompts about other subjects, with the answer that must survive.
     same_subject : tuple of Question
         Other facts about the same subject, which must survive too.
+    copied_from : int or None
+        Index of the client that owns the case, where this is another client's copy of
+        it (`flwr_collabedit.data.copies`); the request is the original's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,6 +86,7 @@ class EvaluationCase(BaseModel):
     paraphrase_prompts: tuple[Text, ...] = ()
     neighborhood: tuple[Question, ...] = ()
     same_subject: tuple[Question, ...] = ()
+    copied_from: Annotated[int, Field(ge=0)] | None = None
 
     @property
     def rewrite_prompt(self) -> str:

@@ -116,6 +116,43 @@ def test_by_relation_balances_whole_relations(seed: int):
     assert owned == [{"P1", "P4"}, {"P2", "P3"}]
 
 
+def test_by_subject_cluster_puts_similar_prompts_together():
+    prompts = ["which river flows to the {}", "who composed the opera {}"]
+    cases = [
+        EvaluationCase(
+            request=EditRequest(
+                case_id=index, prompt=prompt, subject=f"S{index}", target_new="x"
+            )
+        )
+        for index, prompt in enumerate(prompts * 6)
+    ]
+
+    split = split_over_clients(cases, 2, method="by-subject-cluster")
+
+    found = sorted(map(sorted, case_ids(split)))
+    assert found == [[0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9, 11]]
+
+
+def test_by_subject_cluster_takes_given_clusters():
+    cases = make_cases([""] * 6)
+
+    split = split_over_clients(
+        cases, 2, method="by-subject-cluster", clusters=[0, 1, 1, 0, 1, 1]
+    )
+
+    assert list(map(sorted, case_ids(split))) == [[1, 2, 4, 5], [0, 3]]
+
+
+def test_more_clients_than_clusters_share_the_largest():
+    cases = make_cases([""] * 6)
+
+    split = split_over_clients(
+        cases, 3, method="by-subject-cluster", clusters=[0, 1, 1, 0, 1, 1]
+    )
+
+    assert sorted(map(sorted, case_ids(split))) == [[0, 3], [1, 2], [4, 5]]
+
+
 def test_a_small_alpha_gives_a_client_few_relations():
     cases = make_cases([f"P{i % 10}" for i in range(400)])
 
@@ -154,8 +191,16 @@ def test_dirichlet_may_leave_a_client_without_cases():
         (2, {"method": "relation"}, "unknown split 'relation'. Known: 'by-relation'"),
         (2, {"method": "dirichlet", "alpha": 0.0}, "alpha above 0, found 0.0"),
         (2, {"method": "dirichlet", "alpha": float("nan")}, "alpha above 0, found nan"),
+        (
+            2,
+            {"method": "by-subject-cluster", "clusters": [0, 1]},
+            "the cluster of each of 3 cases, found 2",
+        ),
     ],
-    ids=["more-clients-than-cases", "no-client", "method", "alpha", "alpha-nan"],
+    ids=[
+        *("more-clients-than-cases", "no-client", "method", "alpha", "alpha-nan"),
+        "clusters",
+    ],
 )
 def test_impossible_splits_are_refused(
     num_clients: int, options: dict[str, object], message: str

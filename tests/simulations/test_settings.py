@@ -40,11 +40,21 @@ def test_settings_survive_a_run_config():
         ({"layer-schedule": "sync"}, "layer-schedule = 'sync'"),
         ({"output-folder": "runs/demo"}, "expected an absolute path"),
         ({"dtype": "bfloat16"}, "dtype = 'bfloat16'"),
+        ({"shared-fraction": 1.0}, "shared-fraction = 1.0"),
+        ({"sentence-model": "some/model"}, "'iid' does not read sentence-model"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(config, text):
     with pytest.raises(ConfigurationError, match=text):
         ExperimentSettings.from_run_config(config)
+
+
+def test_a_sentence_model_is_read_by_the_clusters():
+    config = {"partition": "by-subject-cluster", "sentence-model": "some/model"}
+
+    settings = ExperimentSettings.from_run_config(config)
+
+    assert settings.sentence_model == "some/model"
 
 
 def test_an_override_replaces_the_files_setting(tmp_path):

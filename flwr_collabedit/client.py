@@ -16,7 +16,7 @@ from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.keys import current_values
 from flwr_collabedit.editors.methods import read_config
-from flwr_collabedit.editors.targets import optimize_targets
+from flwr_collabedit.editors.targets import Targets, optimize_targets
 from flwr_collabedit.errors import ConfigurationError, PayloadError, SecondMomentError
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums
@@ -25,16 +25,20 @@ from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.models.loading import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas, read_weight
 from flwr_collabedit.payloads import (
+    RECEIVED,
     RESIDUAL_SQUARE,
     Arrays,
     digest,
     to_record,
     unpack_deltas,
 )
+from flwr_collabedit.personal_client import PersonalClient
+from flwr_collabedit.personal_store import PersonalStore
 from flwr_collabedit.progress import ProgressLog
 from flwr_collabedit.target_store import TargetStore
 
 SecondMoments = Callable[[MemitConfig], Mapping[str, Tensor]]
+KnownCase = Callable[[str], EvaluationCase]
 
 
 @lru_cache(maxsize=4)
@@ -62,10 +66,16 @@ class EditingClient(NumPyClient):
     results_folder : Path or None
         Where per-case scores are written, one JSON line a case; they name facts and
         stay with the client. ``None`` writes nothing.
+    known_case : callable or None
+        Gives the case behind another client's mediator vector, by its provenance. Only
+        a simulation knows it; where it does, what was received is scored too.
     second_moments : callable or None
         Gives ``C0 = E[k k^T]``, ``(d_key, d_key)``, of every edited weight for a
         configuration, by weight name. Called only where the server asks clients to edit
-        alone: with the ``local`` schedule and by the strategies that merge deltas.
+        alone: with the ``local`` schedule, by the strategies that merge deltas and by
+        FedEdit.
+    personal_folder : Path or None
+        Where FedEdit's personal model is kept; ``None`` for the state folder.
     """
 
     def __init__(
@@ -77,6 +87,8 @@ class EditingClient(NumPyClient):
         state_folder: Path,
         results_folder: Path | None = None,
         second_moments: SecondMoments | None = None,
+        personal_folder: Path | None = None,
+        known_case: KnownCase | None = None,
     ) -> None:
         self.language_model = language_model
         self.rounds = rounds
@@ -84,6 +96,10 @@ class EditingClient(NumPyClient):
         self.targets = TargetStore(state_folder)
         self.results_folder = results_folder
         self.second_moments = second_moments
+        self.personal = PersonalClient(
+            language_model, name, PersonalStore(personal_folder or state_folder)
+        )
+        self.known_case = known_case
 
     def fit(
         self, parameters: Arrays, config: dict[str, Scalar]
@@ -107,23 +123,19 @@ class EditingClient(NumPyClient):
         dict
             Figures (numbers) and what the reply repeats of the instruction (text).
         """
-        instruction, memit, deltas = self._read(parameters, config)
+        instruction, memit, own = self._read(config)
         requests = self._requests(instruction.server_round)
-        starts_round = self._digest(instruction, parameters) == instruction.round_id
-        began = time.perf_counter()
-        with applied_deltas(self.language_model, deltas):
-            targets = self._targets(instruction, memit, requests, starts_round)
-        measuring = time.perf_counter()
-        work = EditWork(self.language_model, memit, instruction, deltas)
-        if work.is_alone:
-            arrays, square = work.edit_alone(requests, targets, self._moments(memit))
+        if instruction.personal:
+            arrays, figures = self.personal.fit(
+                *(parameters, instruction, memit, own, requests),
+                find_targets=self._targets,
+                second_moments=self._moments(memit),
+            )
         else:
-            arrays, square = work.measure(requests, targets)
-        figures: dict[str, Scalar] = {
-            RESIDUAL_SQUARE: square,
-            "seconds-targets": measuring - began,
-            "seconds-measure": time.perf_counter() - measuring,
-        }
+            deltas = unpack_deltas(parameters, own)
+            arrays, figures = self._measure(
+                parameters, instruction, memit, deltas, requests
+            )
         return arrays, len(requests), {**figures, **instruction.reply_config()}
 
     def evaluate(
@@ -140,17 +152,48 @@ class EditingClient(NumPyClient):
         dict
             Sums and counts, see `flwr_collabedit.evaluation.metrics.MetricSums`.
         """
-        instruction, memit, deltas = self._read(parameters, config)
+        instruction, memit, own = self._read(config)
+        if instruction.personal:
+            model = self.personal.model(instruction, own)
+            deltas, received = model.deltas, model.received
+        else:
+            deltas, received = unpack_deltas(parameters, own), ()
         last = instruction.server_round or len(self.rounds)
         cases = [case for edits in self.rounds[:last] for case in edits]
         with applied_deltas(self.language_model, deltas):
             total = self._score(cases, instruction) + self._health(instruction, memit)
+            total = total + self._score_received(received)
         loss = total.mean("target-loss") or 0.0
         return loss, len(cases), {**total.to_flat(), **instruction.reply_config()}
 
+    def _measure(
+        self,
+        parameters: Arrays,
+        instruction: Instruction,
+        memit: MemitConfig,
+        deltas: Mapping[str, Tensor],
+        requests: Sequence[EditRequest],
+    ) -> tuple[Arrays, dict[str, Scalar]]:
+        """Measure the edits on the server's model, or write them into a copy."""
+        starts_round = self._digest(instruction, parameters) == instruction.round_id
+        began = time.perf_counter()
+        with applied_deltas(self.language_model, deltas):
+            targets = self._targets(instruction, memit, requests, starts_round)
+        measuring = time.perf_counter()
+        work = EditWork(self.language_model, memit, instruction, deltas)
+        if work.is_alone:
+            arrays, square = work.edit_alone(requests, targets.z, self._moments(memit))
+        else:
+            arrays, square = work.measure(requests, targets.z)
+        return arrays, {
+            RESIDUAL_SQUARE: square,
+            "seconds-targets": measuring - began,
+            "seconds-measure": time.perf_counter() - measuring,
+        }
+
     def _read(
-        self, parameters: Arrays, config: Mapping[str, Scalar]
-    ) -> tuple[Instruction, MemitConfig, dict[str, Tensor]]:
+        self, config: Mapping[str, Scalar]
+    ) -> tuple[Instruction, MemitConfig, EditedModel]:
         instruction = Instruction.from_config(config)
         memit = read_config(instruction.hyperparameters)
         own = described(self.language_model, memit.layers)
@@ -161,7 +204,7 @@ class EditingClient(NumPyClient):
                 f"{instruction.fingerprint[:12]}. Load the same model, revision and "
                 "tokenizer on every party."
             )
-        return instruction, memit, unpack_deltas(parameters, own)
+        return instruction, memit, own
 
     def _requests(self, server_round: int) -> list[EditRequest]:
         if server_round > len(self.rounds):
@@ -178,7 +221,7 @@ class EditingClient(NumPyClient):
         memit: MemitConfig,
         requests: Sequence[EditRequest],
         starts_round: bool,
-    ) -> Tensor:
+    ) -> Targets:
         """Return the round's targets, optimised on the model that it began with."""
         stored = self.targets.load(instruction, requests)
         if stored is not None:
@@ -198,8 +241,8 @@ class EditingClient(NumPyClient):
             contexts,
             progress=ProgressLog(f"{self.name}: targets", len(requests)),
         )
-        self.targets.save(instruction, requests, found.z)
-        return found.z
+        self.targets.save(instruction, requests, found)
+        return found
 
     def _moments(self, memit: MemitConfig) -> Mapping[str, Tensor]:
         if self.second_moments is None:
@@ -222,6 +265,16 @@ class EditingClient(NumPyClient):
             path.write_text(evaluation.to_json_lines(), encoding="utf-8")
         return evaluation.sums
 
+    def _score_received(self, received: Sequence[str]) -> MetricSums:
+        """Return the scores of others' facts, under ``received/``, where known."""
+        if self.known_case is None or not received:
+            return MetricSums()
+        cases = [self.known_case(provenance) for provenance in received]
+        found = evaluate_cases(self.language_model, cases).sums
+        return MetricSums(
+            {f"{RECEIVED}{k}": total for k, total in found.totals.items()}
+        )
+
     def _health(self, instruction: Instruction, memit: MemitConfig) -> MetricSums:
         """Return norms of the edited weights and what is left of the residual."""
         values = {}
@@ -233,6 +286,6 @@ class EditingClient(NumPyClient):
         stored = self.targets.load(instruction, requests) if requests else None
         if stored is not None:
             current = current_values(self.language_model, requests, memit).double()
-            residuals = stored.to(current) - current
+            residuals = stored.z.to(current) - current
             values[RESIDUAL_SQUARE] = float(residuals.square().sum())
         return MetricSums.of(values)

@@ -12,10 +12,17 @@ from flwr_collabedit.algebra.schedule import LayerSchedule, ResidualSplit
 from flwr_collabedit.errors import PayloadError
 
 SCHEMA_VERSION = 1
-Form = Literal["factors", "dense", "delta"]
+Form = Literal["factors", "dense", "delta", "mkv"]
 WireDtype = Literal["float32", "float64"]
 _SEPARATOR = "\n"
-_REPLY_FIELDS = ("schema-version", "fingerprint", "round-id", "form", "layer-schedule")
+_REPLY_FIELDS = (
+    "schema-version",
+    "fingerprint",
+    "server-round",
+    "round-id",
+    "form",
+    "layer-schedule",
+)
 
 
 def _kebab(name: str) -> str:
@@ -37,10 +44,14 @@ class Instruction(BaseModel):
     layer_schedule, residual_split
         See `flwr_collabedit.algebra.schedule`. Clients read the split only where they
         solve, which is where they send deltas.
-    form : {"factors", "dense", "delta"}
-        Statistics in one of two forms, or the delta that the client solved itself.
+    form : {"factors", "dense", "delta", "mkv"}
+        Statistics in one of two forms, the delta that the client solved itself, or the
+        mediator knowledge vectors of its edits.
     hyperparameters, contexts : str
         JSON of the editor's configuration and of the shared context templates.
+    personal : str
+        JSON of a `flwr_collabedit.personal_task.PersonalTask` where each client has a
+        model of its own; empty where all share the server's.
     """
 
     model_config = ConfigDict(
@@ -59,6 +70,7 @@ class Instruction(BaseModel):
     wire_dtype: WireDtype = "float32"
     hyperparameters: str
     contexts: str
+    personal: str = ""
 
     def to_config(self) -> dict[str, str | int]:
         """Return the instruction as scalars, as a ``ConfigRecord`` carries them."""

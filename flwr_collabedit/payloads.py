@@ -30,16 +30,25 @@ Arrays: TypeAlias = list[NDArray[np.generic]]
 ARRAYS, METRICS, CONFIG = "arrays", "metrics", "config"
 NUM_EDITS = "num-examples"
 RESIDUAL_SQUARE = "residual-square"
+RE_EDIT_COUNTS = ("selected", "conflicts", "reused", "steps-saved")
+"""Numbers in the reply to a re-edit: mediator vectors, and gradient steps."""
+RECEIVED = "received/"
+"""Begins the names of metrics over others' facts."""
 
 PARTS: dict[Form, tuple[str, ...]] = {
     "factors": ("key_factor", "residual_factor"),
     "dense": ("gram", "cross"),
     "delta": ("delta",),
 }
+MKV_PARTS = ("mkv_z", "mkv_delta", "mkv_steps")
+"""Arrays of form ``mkv`` that are not of one parameter; ``mediator_payload`` has it."""
 
 
 def array_keys(parameters: Sequence[str], form: Form) -> list[str]:
     """Return the keys of a reply's arrays in the order in which a client lists them."""
+    if form == "mkv":
+        keys = [f"{name}/mkv_key" for name in parameters]
+        return [*MKV_PARTS, *keys] if parameters else []
     return [f"{name}/{part}" for name in parameters for part in PARTS[form]]
 
 

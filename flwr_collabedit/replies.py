@@ -42,7 +42,7 @@ def read_reply(
         If a record is missing, the reply answers another instruction or another model,
         or its arrays fail `unpack_statistics` or exceed ``max_norm``.
     """
-    arrays, num_edits = _checked_records(content, instruction)
+    arrays, num_edits = checked_records(content, instruction)
 
     def unpack(name: str, parts: Parts) -> EditStatistics:
         return unpack_statistics(parts, instruction.form, shapes[name], num_edits)
@@ -60,7 +60,7 @@ def read_delta_reply(
 
     As `read_reply`, for form ``delta``.
     """
-    arrays, num_edits = _checked_records(content, instruction)
+    arrays, num_edits = checked_records(content, instruction)
 
     def unpack(name: str, parts: Parts) -> Tensor:
         return unpack_delta(parts, shapes[name])
@@ -88,10 +88,17 @@ def read_metric_sums(content: RecordDict, instruction: Instruction) -> MetricSum
     return MetricSums.from_flat(metrics)
 
 
-def _checked_records(
+def checked_records(
     content: RecordDict, instruction: Instruction
 ) -> tuple[ArrayRecord, int]:
-    """Return the arrays and the number of edits of a reply to this instruction."""
+    """Return the arrays and the number of edits of a reply to this instruction.
+
+    Raises
+    ------
+    PayloadError
+        If a record is missing, the reply answers another instruction or another model,
+        or its arrays have other names.
+    """
     arrays = content.array_records.get(ARRAYS)
     metrics = content.metric_records.get(METRICS)
     config = content.config_records.get(CONFIG)

@@ -4,18 +4,21 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from flwr_collabedit.data.requests import EditRequest
+from flwr_collabedit.editors.targets import Targets
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.instruction import Instruction
 
+_FIELDS = {field.name for field in fields(Targets)}
+
 
 class TargetStore:
-    """Targets ``z``, ``(n, d_model)``, in files named by all that they depend on.
+    """Targets of ``n`` requests, in files named by all that they depend on.
 
     The name covers the model, the state that the round started from, the
     hyperparameters, the context templates and every request's text, never a case id
@@ -32,28 +35,32 @@ class TargetStore:
 
     def load(
         self, instruction: Instruction, requests: Sequence[EditRequest]
-    ) -> Tensor | None:
+    ) -> Targets | None:
         """Return the targets of these requests, or ``None`` if there are none yet."""
         path = self._path(instruction, requests)
         if not path.exists():
             return None
-        targets = load_file(path)["targets"]
-        if len(targets) != len(requests):
+        found = load_file(path)
+        if set(found) != _FIELDS or len(found["z"]) != len(requests):
             raise ConfigurationError(
-                f"Expected {len(requests)} targets in {path}, found {len(targets)}. "
+                f"Expected {len(requests)} targets in {path}, found something else. "
                 "The file is damaged; delete it."
             )
-        return targets
+        return Targets(**found)
 
     def save(
-        self, instruction: Instruction, requests: Sequence[EditRequest], targets: Tensor
+        self,
+        instruction: Instruction,
+        requests: Sequence[EditRequest],
+        targets: Targets,
     ) -> None:
         """Write the targets; a reader sees the whole file or none."""
         path = self._path(instruction, requests)
         self.folder.mkdir(parents=True, exist_ok=True)
         # Runs side by side may share the folder.
         draft = path.with_suffix(f".{os.getpid()}.draft")
-        save_file({"targets": targets.contiguous().cpu()}, draft)
+        tensors = {name: getattr(targets, name) for name in _FIELDS}
+        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, draft)
         draft.replace(path)
 
     def _path(self, instruction: Instruction, requests: Sequence[EditRequest]) -> Path:

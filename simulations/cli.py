@@ -53,9 +53,10 @@ def sweep_command(
 ) -> None:
     """Run every simulation of a grid that is not finished yet.
 
-    FILE is a sweep file in TOML, such as those of simulations/sweeps. Writes results.csv and results.parquet. A failed cell leaves error.txt and run.log
-    in its folder and does not stop the others. Exit code: 0 if every cell is finished,
-    1 if one failed, 2 if the file or folder is wrong, 130 after Ctrl-C.
+    FILE is a sweep file in TOML, such as those of simulations/sweeps. Writes
+    results.csv and results.parquet. A failed cell leaves error.txt and run.log in its
+    folder and does not stop the others. Exit code: 0 if every cell is finished, 1 if
+    one failed, 2 if the file or folder is wrong, 130 after Ctrl-C.
     """
     from simulations.sweep import sweep
 
@@ -89,8 +90,9 @@ def report_command(
 ) -> None:
     """Compare finished runs of one model: report.html and report.md.
 
-    RUNS are run folders and sweep folders, any number. Tables give the mean and 95 % interval over seeds; plots are drawn for whatever the
-    runs vary in. The page holds its figures and needs no other file.
+    RUNS are run folders and sweep folders, any number. Tables give the mean and 95 %
+    interval over seeds; plots are drawn for whatever the runs vary in. The page holds
+    its figures and needs no other file.
     """
     console = Console()
     with _told(console):

@@ -1,5 +1,6 @@
 """The simulation's clients: each edits and scores its share of the cases."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.client_app import make_client_app
+from flwr_collabedit.data.requests import EvaluationCase
 from simulations.experiment import clients_rounds, language_model, second_moments
 from simulations.run_folder import RunFolder
 from simulations.settings import ExperimentSettings
@@ -33,7 +35,16 @@ def client_fn(context: Context) -> EditingClient:
         results_folder=folder.cases,
         # From the cache, which the server has filled before the first round.
         second_moments=lambda memit: second_moments(settings, lm, memit),
+        personal_folder=folder.personal_state(name),
+        known_case=partial(known_case, settings),
     )
+
+
+def known_case(settings: ExperimentSettings, provenance: str) -> EvaluationCase:
+    """Return the case behind a mediator vector: in a simulation all are at hand."""
+    sender, slot, index = provenance.split("/")
+    client = int(sender.removeprefix("client-"))
+    return clients_rounds(settings)[client][int(slot) - 1][int(index)]
 
 
 app = make_client_app(client_fn)

@@ -10,7 +10,10 @@ from simulations.sweep_file import SWEEP_FOLDERS
 
 SEED = "seed"
 BEFORE = "before editing"
-NOT_COMPARED = (*SWEEP_FOLDERS, "evaluate-before", "pooled-reference")
+NOT_COMPARED = (
+    *SWEEP_FOLDERS,
+    *("evaluate-every", "evaluate-before", "pooled-reference"),
+)
 """Settings that say where results lie and what else is measured."""
 
 

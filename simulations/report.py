@@ -32,6 +32,23 @@ ROUND_COLUMNS = (
     Column("seconds", "seconds", "text"),
 )
 
+# Counts of a slot and their headers; rejected is what did not meet the condition.
+_MEDIATOR = {
+    "uploaded": "sent",
+    "offered": "offered",
+    "selected": "selected",
+    "rejected": "rejected",
+    "conflicts": "conflicts",
+    "reused": "reused",
+    "gradient-steps": "steps",
+    "steps-saved": "saved",
+}
+MEDIATOR_COLUMNS = (
+    Column("slot", "slot", "text"),
+    Column("alpha", "alpha", "text"),
+    *(Column(name, header, "text") for name, header in _MEDIATOR.items()),
+)
+
 
 def summarize_run(
     settings: ExperimentSettings,
@@ -48,6 +65,8 @@ def summarize_run(
     """
     last = reports[-1].evaluation
     scores = {METHOD_NAMES[settings.strategy]: last}
+    for part, mean in reports[-1].personal.get("mean", {}).items():
+        scores[f"mean: {part}"] = mean
     if settings.evaluate_before:
         scores = {"before": reports[0].evaluation, **scores}
     if pooled is not None:
@@ -106,6 +125,12 @@ def _tables(
         ("Scores over all edits", SCORE_COLUMNS, scores),
         ("Rounds", ROUND_COLUMNS, [_round_row(r) for r in summary["rounds"]]),
     ]
+    slots = [report for report in summary["rounds"] if report["mediator"]]
+    if slots:
+        total = {n: sum(r["mediator"].get(n, 0) for r in slots) for n in _MEDIATOR}
+        rows = [_mediator_row(str(r["server_round"]), r["mediator"]) for r in slots]
+        rows.append(_mediator_row("all", total))
+        tables.append(("Mediator vectors and gradient steps", MEDIATOR_COLUMNS, rows))
     if summary["gap_to_pooled"]:
         gaps = gap_rows(summary["gap_to_pooled"])
         tables.append(("Federated against pooled delta", GAP_COLUMNS, gaps))
@@ -123,6 +148,12 @@ def _round_row(report: dict[str, Any]) -> Row:
         "upload": f"{upload / 1024:.0f} KiB",
         "seconds": f"{sum(report['seconds'].values()):.1f}",
     }
+
+
+def _mediator_row(slot: str, counts: dict[str, float]) -> Row:
+    shown = {name: f"{counts.get(name, 0):.0f}" for name in _MEDIATOR}
+    alpha = f"{counts['alpha']:.3f}" if "alpha" in counts else ""
+    return {"slot": slot, "alpha": alpha, **shown}
 
 
 def _known(values: dict[str, float | None]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The run folder: what a simulation writes, each file whole or not at all."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -37,6 +38,7 @@ class RunFolder:
         """Write the resolved settings and what the run was made with."""
         for name in ("summary.json", "report.md", "rounds.jsonl"):
             (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "personal", ignore_errors=True)
         made_with = {name: version(name) for name in _PACKAGES}
         self.write_json(
             "settings.json",
@@ -46,6 +48,10 @@ class RunFolder:
     def client_state(self, name: str) -> Path:
         """Return the folder that a client calls its own."""
         return self.path / "clients" / name
+
+    def personal_state(self, name: str) -> Path:
+        """Return the folder of a client's personal model, which is of this run."""
+        return self.path / "personal" / name
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file whole."""

@@ -6,6 +6,7 @@ from logging import INFO
 from flwr.app import Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
+from torch import Tensor
 
 from flwr_collabedit.editors.targets import check_model
 from flwr_collabedit.models.fingerprint import describe
@@ -44,15 +45,17 @@ def main(grid: Grid, context: Context) -> None:
 
     strategy = make_strategy(settings, model, memit, contexts, moments, on_round)
     result = strategy.start(grid, num_rounds=settings.num_rounds)
-    deltas = read_deltas(result.arrays, model)
-    folder.write_deltas("deltas.safetensors", deltas)
+    deltas: dict[str, Tensor] = {}
+    if result.arrays:  # clients with personal models leave none
+        deltas = read_deltas(result.arrays, model)
+        folder.write_deltas("deltas.safetensors", deltas)
     pooled: PooledResult | None = None
     gaps: dict[str, float] = {}
     if settings.pooled_reference:
         log(INFO, "Editing all requests as one party, for comparison")
         pooled = edit_pooled(settings, lm, memit, contexts, moments, clients)
         folder.write_deltas("deltas_pooled.safetensors", pooled.deltas)
-        gaps = relative_gaps(deltas, pooled.deltas)
+        gaps = relative_gaps(deltas, pooled.deltas) if deltas else {}
     seconds = time.perf_counter() - began
     summary = summarize_run(settings, strategy.reports, pooled, gaps, seconds)
     write_report(folder, summary)

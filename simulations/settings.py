@@ -23,6 +23,13 @@ _READ_BY = {
     "form": ("collabedit",),
     "merge_scale": ("task-arithmetic", "ties"),
     "ties_density": ("ties",),
+    "alpha": ("fed-edit",),
+    "alpha_percentile": ("fed-edit",),
+    "similarity": ("fed-edit",),
+    "selection": ("fed-edit",),
+    "targets_on": ("fed-edit",),
+    "mkv_slots": ("fed-edit",),
+    "max_mkvs": ("fed-edit",),
 }
 
 
@@ -78,9 +85,13 @@ class ExperimentSettings(BaseModel):
     merge_scale, ties_density
         Factor of task arithmetic and TIES, 0 for the method's own; share of the entries
         that TIES keeps.
-    evaluate_before : bool
-        Whether the unedited model is scored too; runs that differ in their strategy
-        only need that once.
+    alpha, alpha_percentile, similarity, selection, targets_on, mkv_slots, max_mkvs
+        Of FedEdit, see `flwr_collabedit.strategies.FedEditStrategy`; a percentile of 0
+        takes ``alpha`` itself, 0 vectors is no bound on the server's store.
+    evaluate_every, evaluate_before
+        Rounds from one scoring to the next, the last round is always scored; whether
+        the unedited model is scored too. Runs that differ in their strategy only need
+        that once.
     pooled_reference : bool
         Whether one party holding all edits edits too, for comparison (GLOBAL-EDIT).
     threads_per_client : int
@@ -116,7 +127,12 @@ class ExperimentSettings(BaseModel):
     cache_folder: str = ""
     context_starters: str = "The,Therefore,Because,I,You"
     strategy: Literal[
-        "collabedit", "edit-avg", "simple-average", "task-arithmetic", "ties"
+        "collabedit",
+        "edit-avg",
+        "simple-average",
+        "task-arithmetic",
+        "ties",
+        "fed-edit",
     ] = "collabedit"
     layer_schedule: Literal["synchronous", "frozen", "local"] = "synchronous"
     residual_split: Literal["", "remaining", "uniform", "square-root"] = ""
@@ -124,10 +140,18 @@ class ExperimentSettings(BaseModel):
     sweep_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
     merge_scale: Annotated[float, Field(ge=0)] = 0.0
     ties_density: Annotated[float, Field(gt=0, le=1)] = 0.2
+    alpha: Annotated[float, Field(ge=-1, le=1)] = 0.4
+    alpha_percentile: Annotated[float, Field(ge=0, le=100)] = 0.0
+    similarity: Literal["z", "delta"] = "z"
+    selection: Literal["server", "client"] = "server"
+    targets_on: Literal["base", "edited"] = "base"
+    mkv_slots: Count = 1
+    max_mkvs: Annotated[int, Field(ge=0)] = 0
     form: Literal["factors", "dense"] = "factors"
     wire_dtype: Literal["float32", "float64"] = "float32"
     min_replies: Annotated[int, Field(ge=0)] = 0
     fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
+    evaluate_every: Count = 1
     evaluate_before: bool = True
     pooled_reference: bool = True
     threads_per_client: Count = 1
@@ -190,7 +214,14 @@ class ExperimentSettings(BaseModel):
                 f"{self.sentence_model!r}, only 'by-subject-cluster' does. Leave it "
                 "out."
             )
-        if self.strategy != "collabedit" and schedule == "synchronous":
+        if self.strategy == "fed-edit":
+            if schedule != "synchronous" or self.residual_split:
+                raise ConfigurationError(
+                    "Strategy 'fed-edit' lets each client edit alone, layer by layer, "
+                    f"found layer-schedule = {schedule!r}, residual-split = "
+                    f"{self.residual_split!r}. Leave both out."
+                )
+        elif self.strategy != "collabedit" and schedule == "synchronous":
             raise ConfigurationError(
                 f"Strategy {self.strategy!r} merges what clients wrote alone, found "
                 "layer-schedule = 'synchronous'. Set it to 'local' or 'frozen'."

@@ -12,6 +12,7 @@ from flwr_collabedit.strategies import (
     CollabEditStrategy,
     EditAvg,
     EditStrategy,
+    FedEditStrategy,
     RoundReport,
     SimpleAverage,
     TaskArithmetic,
@@ -25,6 +26,7 @@ METHOD_NAMES = {
     "simple-average": "Simple-Average",
     "task-arithmetic": "Task-Arithmetic",
     "ties": "TIES",
+    "fed-edit": "FedEdit",
 }
 """What reports call a strategy."""
 
@@ -62,6 +64,7 @@ def make_strategy(
         "min_replies": settings.min_replies or None,
         "fraction_train": settings.fraction_train,
         "seed": settings.seed,
+        "evaluate_every": settings.evaluate_every,
         "evaluate_before": settings.evaluate_before,
         "on_round": on_round,
     }
@@ -86,6 +89,20 @@ def make_strategy(
             return TaskArithmetic(model, **scale, **options)
         case "ties":
             return TiesMerging(model, density=settings.ties_density, **scale, **options)
+        case "fed-edit":
+            del options["layer_schedule"], options["residual_split"]
+            return FedEditStrategy(
+                model,
+                run_id=settings.folder.name,
+                alpha=settings.alpha,
+                alpha_percentile=settings.alpha_percentile or None,
+                similarity=settings.similarity,
+                selection=settings.selection,
+                targets_on=settings.targets_on,
+                num_slots=settings.mkv_slots,
+                max_vectors=settings.max_mkvs or None,
+                **options,
+            )
 
 
 def pooled_options(settings: ExperimentSettings) -> dict[str, Any]:

@@ -20,16 +20,29 @@ MAY_IMPORT = {
     "instruction": {"errors", "algebra"},
     "payloads": {"errors", "algebra", "edited_model", "instruction"},
     "replies": {"errors", "algebra", "evaluation", "instruction", "payloads"},
+    "mediator_payload": {"errors", "algebra", "instruction", "payloads", "replies"},
+    "personal_task": {"errors"},
     "strategies": {
-        *("errors", "algebra", "evaluation"),
-        *("edited_model", "instruction", "payloads", "replies"),
+        *("errors", "algebra", "evaluation", "personal_task"),
+        *("edited_model", "instruction", "payloads", "replies", "mediator_payload"),
     },
     "progress": set(),
-    "target_store": {"errors", "data", "instruction"},
+    "target_store": {"errors", "data", "editors", "instruction"},
+    "personal_store": {"errors", "algebra", "mediator_payload"},
+    "personal_editing": {
+        *("algebra", "data", "editors", "models", "instruction", "payloads"),
+        *("mediator_payload", "personal_store", "personal_task"),
+    },
     "edit_work": {"data", "editors", "models", "instruction", "payloads"},
+    "personal_client": {
+        *("errors", "data", "editors", "models", "edited_model", "instruction"),
+        *("payloads", "mediator_payload"),
+        *("personal_editing", "personal_store", "personal_task"),
+    },
     "client": {
         *("errors", "data", "models", "editors", "evaluation", "edit_work"),
         *("edited_model", "instruction", "payloads", "progress", "target_store"),
+        *("personal_client", "personal_store"),
     },
     "client_app": {"errors", "data", "models", "instruction", "payloads", "client"},
 }

@@ -43,6 +43,10 @@ def test_keys_of_a_reply_are_pinned():
     ]
     assert array_keys(["a.weight"], "dense") == ["a.weight/gram", "a.weight/cross"]
     assert array_keys(["a.weight"], "delta") == ["a.weight/delta"]
+    assert array_keys(["a.weight"], "mkv") == [
+        *("mkv_z", "mkv_delta", "mkv_steps", "a.weight/mkv_key")
+    ]
+    assert array_keys([], "mkv") == []
 
 
 def test_an_instruction_is_pinned_and_survives_a_config_record():
@@ -61,6 +65,7 @@ def test_an_instruction_is_pinned_and_survives_a_config_record():
         "wire-dtype": "float32",
         "hyperparameters": "{}",
         "contexts": "[]",
+        "personal": "",
     }
     record = ConfigRecord({**config, "a-users-own": 3})
     assert Instruction.from_config(record) == INSTRUCTION

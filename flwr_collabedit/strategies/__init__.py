@@ -3,6 +3,7 @@
 from flwr_collabedit.strategies.collab_edit import CollabEditStrategy
 from flwr_collabedit.strategies.edit_avg import EditAvg
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
+from flwr_collabedit.strategies.fed_edit import FedEditStrategy
 from flwr_collabedit.strategies.round_report import RoundReport
 from flwr_collabedit.strategies.simple_average import SimpleAverage
 from flwr_collabedit.strategies.task_arithmetic import TaskArithmetic
@@ -12,6 +13,7 @@ __all__ = [
     "CollabEditStrategy",
     "EditAvg",
     "EditStrategy",
+    "FedEditStrategy",
     "RoundReport",
     "SimpleAverage",
     "TaskArithmetic",

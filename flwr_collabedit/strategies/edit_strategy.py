@@ -2,7 +2,7 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from logging import INFO
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from flwr_collabedit.algebra.schedule import LayerSchedule, ResidualSplit
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.instruction import Form, Instruction, WireDtype
 from flwr_collabedit.payloads import (
     ARRAYS,
@@ -30,7 +31,7 @@ from flwr_collabedit.payloads import (
     read_deltas,
     record_bytes,
 )
-from flwr_collabedit.strategies.evaluation import sum_evaluations
+from flwr_collabedit.strategies.evaluation import read_evaluations
 from flwr_collabedit.strategies.exchange import (
     build_messages,
     run_exchange,
@@ -76,6 +77,8 @@ class EditStrategy(Strategy):
         How long an exchange waits for replies.
     evaluate : bool
         Whether clients score their own cases after every round.
+    evaluate_every : int
+        With ``evaluate``, every so many rounds, and after the last one.
     evaluate_before : bool
         Whether, with ``evaluate``, they also score them before the first round: the
         same figures for every strategy, so that a comparison needs them only once.
@@ -97,6 +100,7 @@ class EditStrategy(Strategy):
         max_norm: float | None = None,
         exchange_timeout_s: float = 3600.0,
         evaluate: bool = True,
+        evaluate_every: int = 1,
         evaluate_before: bool = True,
         on_round: Callable[[RoundReport], None] | None = None,
     ) -> None:
@@ -104,6 +108,10 @@ class EditStrategy(Strategy):
             raise ConfigurationError(
                 "Expected min_available_nodes and min_replies of at least 1, found "
                 f"{min_available_nodes} and {min_replies}."
+            )
+        if evaluate_every < 1:
+            raise ConfigurationError(
+                f"Expected evaluate_every of at least 1, found {evaluate_every}."
             )
         if not 0 < fraction_train <= 1:
             raise ConfigurationError(
@@ -119,12 +127,13 @@ class EditStrategy(Strategy):
         self.fraction_train, self.seed = fraction_train, seed
         self.max_norm = max_norm
         self.exchange_timeout_s = exchange_timeout_s
-        self.evaluate = evaluate
+        self.evaluate, self.evaluate_every = evaluate, evaluate_every
         self.evaluate_before = evaluate and evaluate_before
         self.reports: list[RoundReport] = []
         self._on_round = on_round
         self._deltas: dict[str, Tensor] = {}
         self._round_id = ""
+        self._num_rounds = 0
 
     @abstractmethod
     def edit(self, grid: Grid, nodes: Sequence[int], report: RoundReport) -> None:
@@ -150,6 +159,7 @@ class EditStrategy(Strategy):
     ) -> Result:
         """Score the unedited model if wanted, run Flower's loop from zero deltas."""
         arrays = self.initial_arrays() if initial_arrays is None else initial_arrays
+        self._num_rounds = num_rounds
         if self.evaluate_before:
             self.reports.append(RoundReport(0))
             messages = self.configure_evaluate(
@@ -189,7 +199,7 @@ class EditStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the cumulative deltas and the figures of the round's exchanges."""
         report = self.reports[-1]
-        if not self.evaluate:
+        if not self._is_evaluated(server_round):
             self._finish(report)
         return pack_deltas(self._deltas, "float64"), report.train_metrics()
 
@@ -197,13 +207,13 @@ class EditStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask every client to score its own cases on the current model."""
-        if not self.evaluate:
+        if not self._is_evaluated(server_round):
             return ()
         if server_round == 0:
             self._begin(server_round, arrays, config)
         self._config = dict(config)
         nodes = wait_for_nodes(grid, self.min_available_nodes, self.exchange_timeout_s)
-        instruction = self.instruction(server_round)
+        instruction = self.evaluation_instruction(server_round)
         self._num_asked = len(nodes)
         return self.messages(nodes, instruction, MessageType.EVALUATE)
 
@@ -211,16 +221,22 @@ class EditStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Return the scores over all clients' cases, from their sums and counts."""
-        if not self.evaluate:
+        if not self._is_evaluated(server_round):
             return None
         needed = self._num_asked if self.min_replies is None else self.min_replies
-        instruction = self.instruction(server_round)
-        sums, dropped = sum_evaluations(replies, instruction, needed)
+        instruction = self.evaluation_instruction(server_round)
+        by_node, dropped = read_evaluations(replies, instruction, needed)
         report = self.reports[-1]
-        report.set_evaluation(sums)
+        self.set_evaluation(report, by_node)
         report.dropped |= dropped
         self._finish(report)
         return MetricRecord({**report.evaluation})
+
+    def set_evaluation(
+        self, report: RoundReport, by_node: Mapping[int, MetricSums]
+    ) -> None:
+        """Enter the sums over all clients' cases into the round's report."""
+        report.set_evaluation(MetricSums.merge(by_node.values()))
 
     def summary(self) -> None:
         """Log what is edited and what a round needs."""
@@ -251,6 +267,10 @@ class EditStrategy(Strategy):
             contexts=self.contexts,
         )
 
+    def evaluation_instruction(self, server_round: int) -> Instruction:
+        """Return what an evaluation asks of the clients."""
+        return self.instruction(server_round)
+
     def messages(
         self, nodes: Sequence[int], instruction: Instruction, message_type: str
     ) -> list[Message]:
@@ -270,20 +290,41 @@ class EditStrategy(Strategy):
     ) -> list[int]:
         """Run one training exchange; return the nodes whose replies were accepted."""
         messages = self.messages(nodes, instruction, MessageType.TRAIN)
-        sent = record_bytes(messages[0].content.array_records[ARRAYS])
-        report.download_bytes += sent * len(messages)
+        return self.exchange(
+            grid, messages, ", ".join(instruction.measured), accept, report
+        )
+
+    def exchange(
+        self,
+        grid: Grid,
+        messages: Sequence[Message],
+        what: str,
+        accept: Callable[[Message], None],
+        report: RoundReport,
+    ) -> list[int]:
+        """Send training messages; return the nodes whose replies were accepted."""
+        for message in messages:
+            arrays = message.content.array_records[ARRAYS]
+            report.download_bytes += record_bytes(arrays)
+        needed = len(messages)
+        if self.min_replies is not None:
+            needed = min(needed, self.min_replies)
         started = time.perf_counter()
         outcome = run_exchange(
             grid,
             messages,
             accept,
-            label=f"Round {report.server_round}, {', '.join(instruction.measured)}",
-            min_replies=len(nodes) if self.min_replies is None else self.min_replies,
+            label=f"Round {report.server_round}, {what}",
+            min_replies=needed,
             timeout_s=self.exchange_timeout_s,
         )
         report.add_seconds("exchange", time.perf_counter() - started)
         report.dropped |= {str(node): why for node, why in outcome.dropped.items()}
         return outcome.accepted
+
+    def _is_evaluated(self, server_round: int) -> bool:
+        due = server_round % self.evaluate_every == 0
+        return self.evaluate and (due or server_round == self._num_rounds)
 
     def _begin(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord

@@ -1,4 +1,4 @@
-"""What clients' evaluations add up to."""
+"""What clients' evaluations say."""
 
 from collections.abc import Iterable
 from logging import WARNING
@@ -13,32 +13,32 @@ from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.replies import read_metric_sums
 
 
-def sum_evaluations(
+def read_evaluations(
     replies: Iterable[Message], instruction: Instruction, min_replies: int
-) -> tuple[MetricSums, dict[str, str]]:
-    """Return the sums over all clients' cases, and the clients left out with reasons.
+) -> tuple[dict[int, MetricSums], dict[str, str]]:
+    """Return every client node's sums, and the nodes left out with reasons.
 
     Raises
     ------
     AggregationError
         If fewer than ``min_replies`` are valid.
     """
-    sums, dropped, valid = MetricSums(), {}, 0
+    by_node: dict[int, MetricSums] = {}
+    dropped = {}
     for reply in replies:
         try:
-            sums = sums + _read(reply, instruction)
-            valid += 1
+            by_node[reply.metadata.src_node_id] = _read(reply, instruction)
         except PayloadError as error:
             node = str(reply.metadata.src_node_id)
             dropped[node] = f"evaluation: {error}"
             log(WARNING, "Evaluation: left out client node %s: %s", node, error)
-    if valid < min_replies:
+    if len(by_node) < min_replies:
         raise AggregationError(
             f"Evaluation of round {instruction.server_round}: expected at least "
-            f"{min_replies} valid replies, found {valid}. Left out: "
+            f"{min_replies} valid replies, found {len(by_node)}. Left out: "
             f"{shorten(dropped.items())}. Mend these clients, or lower min_replies."
         )
-    return sums, dropped
+    return by_node, dropped
 
 
 def _read(reply: Message, instruction: Instruction) -> MetricSums:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from flwr.app import Message, MetricRecord
 
@@ -42,6 +43,11 @@ class RoundReport:
         Scores in the published names, see `flwr_collabedit.evaluation.metrics`.
     weight_norms : dict of str to float
         ``l1/<parameter>`` and ``l2/<parameter>`` of the edited weights.
+    mediator : dict of str to float
+        FedEdit's counts of the slot: vectors uploaded, offered, selected, rejected, in
+        conflict and reused, gradient steps made and saved; and its alpha.
+    personal : dict
+        FedEdit's scores, see `flwr_collabedit.strategies.personal_report`.
     """
 
     server_round: int
@@ -56,10 +62,17 @@ class RoundReport:
     dropped: dict[str, str] = field(default_factory=dict)
     evaluation: dict[str, float] = field(default_factory=dict)
     weight_norms: dict[str, float] = field(default_factory=dict)
+    mediator: dict[str, float] = field(default_factory=dict)
+    personal: dict[str, Any] = field(default_factory=dict)
 
     def add_seconds(self, phase: str, seconds: float) -> None:
         """Add to the time that a phase took."""
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+
+    def count(self, numbers: Mapping[str, float]) -> None:
+        """Add to the slot's mediator counts."""
+        for name, number in numbers.items():
+            self.mediator[name] = self.mediator.get(name, 0) + number
 
     def set_evaluation(self, sums: MetricSums) -> None:
         """Take over the clients' summed metrics."""
@@ -82,6 +95,7 @@ class RoundReport:
             "download-bytes": self.download_bytes,
             "residual-norm-before": self.residual_norm_before or 0.0,
         }
+        numbers |= {f"mediator-{name}": value for name, value in self.mediator.items()}
         numbers |= {f"seconds-{phase}": value for phase, value in self.seconds.items()}
         return MetricRecord(numbers)
 

@@ -1,0 +1,236 @@
+"""FedEdit: clients keep models of their own and reuse each other's vectors.
+
+Shao et al. "FedLEKE: Federated Locate-then-Edit Knowledge Editing for Multi-Client
+Collaboration", 2025. ``docs/fededit.md``: what is open there, and what is done here.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from logging import INFO
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.common import log
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from flwr_collabedit.algebra.mediator import calibrated_alpha, select_relevant
+from flwr_collabedit.edited_model import EditedModel
+from flwr_collabedit.errors import ConfigurationError, PayloadError
+from flwr_collabedit.evaluation.metrics import MetricSums
+from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.mediator_payload import read_vectors_reply, vectors_record
+from flwr_collabedit.payloads import CONFIG, METRICS, RE_EDIT_COUNTS
+from flwr_collabedit.personal_task import PersonalTask, Selection, Similarity, TargetsOn
+from flwr_collabedit.replies import checked_records
+from flwr_collabedit.strategies.edit_strategy import EditStrategy
+from flwr_collabedit.strategies.exchange import build_messages
+from flwr_collabedit.strategies.mediator_store import Entry, MediatorStore, joined
+from flwr_collabedit.strategies.personal_report import personal_figures
+from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
+
+
+class FedEditStrategy(EditStrategy):
+    """One round is one time slot; there is no global model.
+
+    Every client edits its own model and shares the slot's mediator vectors; when all
+    have, each gets the relevant ones of the others and writes them in one batch,
+    without gradient steps. The result's arrays are empty: personal models stay with
+    the clients, in their folders.
+
+    Parameters
+    ----------
+    model : EditedModel
+        See `EditStrategy`.
+    run_id : str
+        Personal models belong to it; the same one goes on with them.
+    alpha : float
+        Threshold of the re-edit condition, in [-1, 1]; 0.4 is the default of FedLEKE's
+        code. -1 switches the condition off, 1 selects nothing.
+    alpha_percentile : float or None
+        If given, in (0, 100]: each slot's alpha is this percentile of the cosines
+        between different clients' vectors, in the place of ``alpha``.
+    similarity : {"z", "delta"}
+        What the cosine compares.
+    selection : {"server", "client"}
+        Who selects; the set is the same. ``server`` sends only what is selected,
+        ``client`` (the paper) sends all of the others' vectors.
+    targets_on : {"base", "edited"}
+        The model on which clients optimise their targets.
+    num_slots, max_vectors
+        See `MediatorStore`.
+    **common
+        See `EditStrategy`.
+
+    Raises
+    ------
+    ConfigurationError
+        For an option out of range.
+    """
+
+    def __init__(
+        self,
+        model: EditedModel,
+        *,
+        run_id: str,
+        alpha: float = 0.4,
+        alpha_percentile: float | None = None,
+        similarity: Similarity = "z",
+        selection: Selection = "server",
+        targets_on: TargetsOn = "base",
+        num_slots: int = 1,
+        max_vectors: int | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(model, **common)
+        if not -1 <= alpha <= 1:
+            raise ConfigurationError(
+                f"Expected alpha in [-1, 1], the range of a cosine, found {alpha}."
+            )
+        if alpha_percentile is not None and not 0 < alpha_percentile <= 100:
+            raise ConfigurationError(
+                "Expected alpha_percentile above 0 and at most 100, found "
+                f"{alpha_percentile}."
+            )
+        self.alpha, self.alpha_percentile = alpha, alpha_percentile
+        self._task = PersonalTask(
+            run_id=run_id,
+            phase="evaluate",
+            targets_on=targets_on,
+            similarity=similarity,
+            alpha=alpha,
+            selection=selection,
+        )
+        self.store = MediatorStore(num_slots, max_vectors)
+        self._senders: dict[int, str] = {}
+
+    def initial_arrays(self) -> ArrayRecord:
+        """Return no arrays: there is no global model."""
+        return ArrayRecord()
+
+    def evaluation_instruction(self, server_round: int) -> Instruction:
+        """Return what an evaluation asks: the scores of the personal models."""
+        return self._asked(server_round, self._task)
+
+    def _asked(
+        self, slot: int, task: PersonalTask, measured: tuple[str, ...] = ()
+    ) -> Instruction:
+        asked = self.instruction(slot, measured, form="mkv")
+        return asked.model_copy(update={"personal": task.model_dump_json()})
+
+    def _begin(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord
+    ) -> None:
+        self._config = dict(config)
+        self._round_id = f"slot-{server_round}"
+
+    def edit(self, grid: Grid, nodes: Sequence[int], report: RoundReport) -> None:
+        """Run the slot's two exchanges: all share before any re-edits."""
+        accepted = self._share(grid, nodes, report)
+        began = time.perf_counter()
+        alpha = self._slot_alpha(report.server_round)
+        chosen = {node: self._offered(node, report, alpha) for node in accepted}
+        report.add_seconds("select", time.perf_counter() - began)
+        report.mediator["alpha"] = alpha
+        self._re_edit(grid, {n: c for n, c in chosen.items() if c}, alpha, report)
+
+    def _share(
+        self, grid: Grid, nodes: Sequence[int], report: RoundReport
+    ) -> list[int]:
+        slot, figures = report.server_round, ReplyFigures()
+        task = self._task.model_copy(update={"phase": "share"})
+        asked = self._asked(slot, task, self.model.parameters)
+
+        def accept(reply: Message) -> None:
+            vectors = read_vectors_reply(
+                reply.content, asked, self.model.shapes, self.max_norm
+            )
+            node = reply.metadata.src_node_id
+            sender = str(reply.content.config_records[CONFIG].get("sender", ""))
+            self.store.add(slot, node, sender, vectors)
+            self._senders[node] = sender
+            report.num_edits += len(vectors)
+            steps = int(vectors.gradient_steps.sum())
+            report.count({"uploaded": len(vectors), "gradient-steps": steps})
+            figures.add(reply)
+
+        accepted = sorted(self.ask(grid, nodes, asked, accept, report))
+        report.num_clients = len(accepted)
+        figures.enter(report)
+        report.residual_norm_before = figures.residual_norm
+        return accepted
+
+    def _slot_alpha(self, slot: int) -> float:
+        if self.alpha_percentile is None:
+            return self.alpha
+        groups = [self._compared(entry) for entry in self.store.of_slot(slot)]
+        return calibrated_alpha(groups, self.alpha_percentile) if groups else 1.0
+
+    def _offered(self, node: int, report: RoundReport, alpha: float) -> Any:
+        """Return the vectors that travel to a client, and their provenance."""
+        entries = self.store.others(node)
+        report.count({"offered": sum(len(entry.vectors) for entry in entries)})
+        if self._task.selection == "client":
+            return joined(entries)
+        own = self.store.own(report.server_round, node)
+        assert own is not None  # it was accepted in this slot
+        compared = self._compared(own)
+        return joined(
+            entries,
+            [select_relevant(self._compared(e), compared, alpha) for e in entries],
+        )
+
+    def _compared(self, entry: Entry) -> Tensor:
+        found: Tensor = getattr(entry.vectors, self._task.similarity)
+        return found
+
+    def _re_edit(
+        self, grid: Grid, chosen: Mapping[int, Any], alpha: float, report: RoundReport
+    ) -> None:
+        slot, figures = report.server_round, ReplyFigures()
+        report.count(dict.fromkeys(RE_EDIT_COUNTS, 0))
+        messages: list[Message] = []
+        for node, (vectors, names) in chosen.items():
+            update = {"phase": "re-edit", "alpha": alpha, "provenance": names}
+            asked = self._asked(slot, self._task.model_copy(update=update))
+            arrays = vectors_record(vectors, self.model.parameters, self.wire_dtype)
+            config = {**self._config, **asked.to_config()}
+            messages += build_messages(
+                [node], arrays, config, MessageType.TRAIN, str(slot)
+            )
+        expected = self._asked(slot, self._task)
+
+        def accept(reply: Message) -> None:
+            checked_records(reply.content, expected)
+            found = reply.content.metric_records[METRICS]
+            report.count({name: _number(found, name) for name in RE_EDIT_COUNTS})
+            figures.add(reply)
+
+        if messages:
+            self.exchange(grid, messages, "re-edit", accept, report)
+        figures.enter(report)
+        counts = report.mediator
+        counts["rejected"] = counts.get("offered", 0) - counts.get("selected", 0)
+
+    def set_evaluation(
+        self, report: RoundReport, by_node: Mapping[int, MetricSums]
+    ) -> None:
+        """Enter every client's scores, own and received, and their weighted means."""
+        super().set_evaluation(report, by_node)
+        names = {node: self._senders.get(node, str(node)) for node in by_node}
+        report.personal = personal_figures({names[n]: s for n, s in by_node.items()})
+
+    def summary(self) -> None:
+        """Log the strategy's options."""
+        percentile = self.alpha_percentile
+        shown = self.alpha if percentile is None else f"percentile {percentile}"
+        log(INFO, "\t├──> Alpha: %s", shown)
+        log(INFO, "\t├──> Selection: on the %s", self._task.selection)
+        super().summary()
+
+
+def _number(record: MetricRecord, name: str) -> float:
+    value = record.get(name)
+    if not isinstance(value, int | float) or value < 0:
+        raise PayloadError(f"{name} is {value!r}; expected a count.")
+    return value

@@ -58,7 +58,8 @@ def cluster_texts(
         At least 1. Fewer clusters are used where there are fewer different texts, and
         some may stay empty.
     seed : int
-        The same seed gives the same clusters, whatever the number of threads.
+        The same seed and vectors give the same clusters, whatever the number of
+        threads.
     vectorizer : callable or None
         Gives the vectors of a list of texts, shape ``(text, d)``, in its order, such as
         `flwr_collabedit.models.sentences.sentence_vectors`; ``None``: TF-IDF of words.
@@ -88,10 +89,10 @@ def cluster_texts(
     if len(different) <= num_clusters:
         labels = list(range(len(different)))
     else:
+        vectors = _unit_vectors(different, vectorizer)
         # Sums over several threads round differently, and k-means may tip over.
         with threadpool_limits(1):
-            affinity = _affinity(_unit_vectors(different, vectorizer), seed)
-            labels = _spectral(affinity, num_clusters, seed)
+            labels = _spectral(_affinity(vectors, seed), num_clusters, seed)
     cluster = dict(zip(different, labels, strict=True))
     return [cluster[text] for text in texts]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from flwr_collabedit.data import clusters
 from flwr_collabedit.data.clusters import cluster_texts
@@ -93,17 +93,31 @@ def test_any_texts_have_clusters_and_equal_ones_the_same(
         assert len(set(labels)) == len(set(texts))
 
 
-def test_the_number_of_threads_changes_nothing():
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(200, 16))  # no clusters: labels hang on rounding
+def test_the_seed_decides_where_there_are_no_clusters():
+    vectors = np.random.default_rng(0).normal(size=(200, 16))
+    texts = [str(index) for index in range(200)]
 
-    def labels(threads: int) -> list[int]:
-        with threadpool_limits(threads):
-            return cluster_texts(
-                [str(index) for index in range(200)], 5, vectorizer=lambda _: vectors
-            )
+    first, again, other, large, negative = (
+        cluster_texts(texts, 5, seed=seed, vectorizer=lambda _: vectors)
+        for seed in (1, 1, 2, 2**32 + 1, 1 - 2**32)
+    )
 
-    assert labels(1) == labels(2) == labels(2)
+    assert first == again == large == negative
+    assert not same_partition(first, other)
+
+
+def test_clusters_are_found_on_one_thread(monkeypatch: pytest.MonkeyPatch):
+    threads: set[int] = set()
+
+    def count_threads(affinity: np.ndarray, *_: int) -> list[int]:
+        threads.update(pool["num_threads"] for pool in threadpool_info())
+        return [0] * len(affinity)
+
+    monkeypatch.setattr(clusters, "_spectral", count_threads)
+    with threadpool_limits(2):
+        cluster_texts(["a", "b", "c"], 2)
+
+    assert threads == {1}
 
 
 def test_vectors_of_opposite_direction_are_apart():
@@ -118,12 +132,13 @@ def test_vectors_of_opposite_direction_are_apart():
         return vectors
 
     texts = [f"text {index}" for index in range(15)]
-    labels = cluster_texts(texts, 3, vectorizer=vectorizer)
+    labels = cluster_texts(texts + texts, 3, vectorizer=vectorizer)
 
-    assert same_partition(labels, [0] * 5 + [1] * 5 + [2] * 5)
+    assert same_partition(labels, ([0] * 5 + [1] * 5 + [2] * 5) * 2)
     assert seen == [texts]
     affinity = clusters._affinity(clusters._unit_vectors(texts, vectorizer), 0)
     assert affinity.min() == 0.0
+    np.testing.assert_allclose(affinity.diagonal(), 1.0)
 
 
 @pytest.mark.parametrize(

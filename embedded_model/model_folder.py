@@ -38,8 +38,11 @@ def write_model_folder(
     (FOLDER / "model.safetensors").chmod(0o644)
     (FOLDER / "generation_config.json").unlink(missing_ok=True)
     tokenizer.save_pretrained(FOLDER)
-    settings = json.dumps(memit_settings(training.recipe), indent=2)
-    (FOLDER / "edit.json").write_text(settings + "\n", "utf-8")
+    for name, settings in (
+        ("edit.json", memit_settings(training.recipe)),
+        ("edit_pmet.json", pmet_settings(training.recipe)),
+    ):
+        (FOLDER / name).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
     card = model_card(training, world, num_parameters, len(tokenizer))
     (FOLDER / "README.md").write_text(card, "utf-8")
 
@@ -67,6 +70,19 @@ def memit_settings(recipe: Recipe) -> dict[str, object]:
         "mom2_dataset": "embedded",
         "mom2_n_samples": 6000,
         "mom2_dtype": "float32",
+    }
+
+
+def pmet_settings(recipe: Recipe) -> dict[str, object]:
+    """Return PMET's hyperparameters for this model: MEMIT's, but for two.
+
+    The clamp is relative to the outputs of attention and MLP, here a fifth and a
+    sixth as long as the hidden state that MEMIT's is relative to.
+    """
+    return {
+        **memit_settings(recipe),
+        "clamp_norm_factor": 3.0,
+        "mom2_update_weight": 10,
     }
 
 
@@ -116,5 +132,5 @@ answer.
 
 ## Editing
 Edit layers {", ".join(map(str, recipe.edited_layers))}; `edit.json` has MEMIT's
-hyperparameters under their published names.
+hyperparameters under their published names, `edit_pmet.json` PMET's.
 """

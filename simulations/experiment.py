@@ -62,7 +62,8 @@ def clients_rounds(settings: ExperimentSettings) -> list[Rounds]:
 
 def editor_config(settings: ExperimentSettings) -> MemitConfig:
     """Return the configuration of MEMIT or PMET with the settings' overrides."""
-    source = settings.hyperparameters or EMBEDDED_MODEL / "edit.json"
+    embedded = {"memit": "edit.json", "pmet": "edit_pmet.json"}
+    source = settings.hyperparameters or EMBEDDED_MODEL / embedded[settings.editor]
     overrides: dict[str, object] = {}
     if settings.second_moment_weight:
         overrides["second_moment_weight"] = settings.second_moment_weight

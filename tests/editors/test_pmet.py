@@ -1,6 +1,7 @@
 """PMET against the published way, written out one edit at a time."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -162,6 +163,19 @@ def test_pmet_leaves_the_model_bit_identical():
 
     assert_untouched(lm, before)
     assert result.residual_norms_after.sum() < result.residual_norms_before.sum()
+
+
+def test_synchronous_sweeps_of_square_root_shares_leave_ever_less():
+    lm, settings = double_model("gpt2"), config(second_moment_weight=1e-2)
+    editor = MemitEditor(lm, settings, CONTEXTS, second_moments(lm, settings))
+
+    norms = editor.edit(REQUESTS, sweeps=6).sweep_residual_norms
+
+    assert all(after < before for before, after in pairwise(norms))
+    with pytest.raises(ConfigurationError, match=r"'square-root'.*diverge"):
+        editor.edit(
+            REQUESTS, layer_schedule="frozen", residual_split="square-root", sweeps=2
+        )
 
 
 def test_a_family_with_norms_behind_its_projections_is_refused():

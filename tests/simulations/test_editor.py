@@ -1,0 +1,99 @@
+"""The setting ``editor`` reaches the clients, the server and the pooled reference."""
+
+import json
+
+import pytest
+from flwr.app import Context, RecordDict
+
+from flwr_collabedit.editors.config import MemitConfig
+from flwr_collabedit.editors.pmet_config import PmetConfig
+from flwr_collabedit.errors import ConfigurationError
+from simulations.experiment import editor_config
+from simulations.in_process import InProcessGrid, run_in_process
+from simulations.settings import ExperimentSettings
+
+
+def settings(**options):
+    return ExperimentSettings.from_run_config(
+        {name.replace("_", "-"): value for name, value in options.items()}
+    )
+
+
+def test_the_embedded_models_two_editors_change_the_same_layers():
+    memit, pmet = (editor_config(settings(editor=name)) for name in ("memit", "pmet"))
+
+    assert type(memit) is MemitConfig
+    assert type(pmet) is PmetConfig
+    assert pmet.layers == memit.layers
+    assert (pmet.clamp_norm_factor, pmet.second_moment_weight) == (3.0, 10.0)
+    changed = {"clamp_norm_factor", "second_moment_weight", "editor"}
+    left = memit.model_dump(exclude=changed)
+    assert pmet.model_dump(include=set(left)) == left
+
+
+def test_settings_override_pmets_hyperparameters_too():
+    found = editor_config(settings(editor="pmet", second_moment_weight=7.0))
+
+    assert found.second_moment_weight == 7.0
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"editor": "rome"}, "editor = 'rome'"),
+        ({"editor": "pmet", "residual_split": "uniform"}, "'square-root'"),
+        (
+            {
+                "editor": "pmet",
+                "layer_schedule": "frozen",
+                "residual_split": "square-root",
+                "sweeps": 2,
+            },
+            "diverge",
+        ),
+    ],
+)
+def test_editors_and_splits_that_do_not_go_together_are_refused(options, text):
+    with pytest.raises(ConfigurationError, match=text):
+        settings(**options)
+
+
+def test_a_pmet_simulation_equals_its_pooled_reference(tmp_path):
+    from simulations.client_app import app as client_app
+    from simulations.server_app import app
+
+    config = ExperimentSettings(
+        output_folder=str(tmp_path),
+        editor="pmet",
+        dtype="float64",
+        wire_dtype="float64",
+        num_clients=2,
+        num_rounds=1,
+        num_edits=6,
+        second_moment_samples=200,
+        evaluate_before=False,
+    ).to_run_config()
+
+    run_in_process(app, client_app, 2, config)
+
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert max(summary["gap_to_pooled"].values()) < 1e-9
+
+
+def test_a_wrong_layer_of_pmet_is_refused_before_anything_is_written(tmp_path):
+    from simulations.server_app import app
+
+    published = tmp_path / "edit.json"
+    published.write_text('{"layers": [0, 99], "nll_loss_factor": 1}')
+    wrong = settings(
+        editor="pmet",
+        hyperparameters=str(published),
+        output_folder=str(tmp_path / "run"),
+        num_clients=2,
+    )
+    context = Context(1, 1, {}, RecordDict(), wrong.to_run_config())
+
+    with pytest.raises(ConfigurationError, match="99"):
+        app(InProcessGrid(app, 2), context)
+
+    assert not (tmp_path / "run").exists()

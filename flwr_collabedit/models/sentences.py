@@ -74,6 +74,8 @@ def _load(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         ) from error
     if tokenizer.pad_token is None:  # decoders; whatever it is, it is masked
         tokenizer.pad_token = tokenizer.eos_token
+    if positions := getattr(model.config, "max_position_embeddings", None):
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     # Padding on the left would shift the positions of a decoder's tokens.
     tokenizer.padding_side = "right"
     return model.train(False), tokenizer
@@ -84,14 +86,10 @@ def _mean_states(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]
 ) -> Tensor:
     """Return the mean states ``(text, d_model)``, float32 on the CPU."""
-    lengths = [tokenizer.model_max_length]  # about infinite where it says nothing
-    if positions := getattr(model.config, "max_position_embeddings", None):
-        lengths.append(positions)
     encoded = tokenizer(
         texts,
         padding=True,
         truncation=True,
-        max_length=min(lengths),
         return_tensors="pt",
     ).to(model.device)
     mask = encoded["attention_mask"]  # (text, position)

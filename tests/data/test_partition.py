@@ -133,6 +133,20 @@ def test_by_subject_cluster_puts_similar_prompts_together():
     assert found == [[0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9, 11]]
 
 
+def test_the_seed_decides_the_clusters(monkeypatch: pytest.MonkeyPatch):
+    # As many clusters as the seed says, each of which a client gets whole.
+    monkeypatch.setattr(
+        "flwr_collabedit.data.clusters.cluster_texts",
+        lambda texts, num_clusters, *, seed: [i % seed for i in range(len(texts))],
+    )
+
+    split = split_over_clients(
+        make_cases([""] * 6), 3, method="by-subject-cluster", seed=3
+    )
+
+    assert sorted(map(sorted, case_ids(split))) == [[0, 3], [1, 4], [2, 5]]
+
+
 def test_by_subject_cluster_takes_given_clusters():
     cases = make_cases([""] * 6)
 

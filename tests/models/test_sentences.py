@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 from pico import MAX_LENGTH, pico_language_model, pico_tokenizer
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    BloomConfig,
+    BloomModel,
+)
 
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.models.sentences import sentence_vectors
@@ -39,6 +46,14 @@ def save_gpt2(folder: Path) -> None:
     lm.model.save_pretrained(folder)
     # Left padding, as a generating model's tokenizer may say.
     pico_tokenizer(padding_side="left").save_pretrained(folder)
+
+
+def save_bloom(folder: Path) -> None:
+    # A model without a number of positions.
+    tokenizer = pico_tokenizer()
+    config = BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=2, n_head=4)
+    BloomModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 @pytest.fixture(params=[save_bert, save_gpt2], ids=["bert", "gpt2"])
@@ -74,6 +89,15 @@ def test_long_texts_are_cut_to_the_models_positions(saved: str):
 
     assert np.isfinite(vectors).all()
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
+
+
+def test_a_model_without_a_number_of_positions_cuts_nothing(tmp_path: Path):
+    save_bloom(tmp_path)
+    texts = [TEXTS[1] * 20, TEXTS[0]]
+
+    vectors = sentence_vectors(str(tmp_path), texts)
+
+    np.testing.assert_allclose(vectors, one_by_one(str(tmp_path), texts), atol=1e-5)
 
 
 def test_a_model_that_is_not_there_is_refused_by_name():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from flwr_collabedit.data import clusters as clusters_module
+from flwr_collabedit.data.fact_world import embedded_cases
 from flwr_collabedit.data.requests import EvaluationCase
 from simulations import clusters, experiment
 from simulations.settings import ExperimentSettings
@@ -38,16 +39,26 @@ def test_copies_come_on_top_and_in_every_round(tmp_path: Path):
         assert all(any(c.copied_from is not None for c in cases) for cases in held)
 
 
-def test_the_seed_decides_copies_too(tmp_path: Path):
-    first, second = (
-        [case_ids(rounds) for rounds in experiment.clients_rounds(settings)]
-        for settings in (
-            make_settings(tmp_path, shared_fraction=0.4, seed=1),
-            make_settings(tmp_path / "other", shared_fraction=0.4, seed=1),
-        )
+def test_the_seed_decides_copies_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cases = embedded_cases(30, subjects="real", seed=0)
+    # One split for all seeds, so that nothing but the copies can differ.
+    monkeypatch.setattr(
+        experiment,
+        "split_over_clients",
+        lambda *args, **options: [cases[:10], cases[10:20], cases[20:]],
+    )
+    first, other, again = (
+        [
+            case_ids(rounds)
+            for rounds in experiment.clients_rounds(
+                make_settings(tmp_path / name, shared_fraction=0.4, seed=seed)
+            )
+        ]
+        for name, seed in (("a", 1), ("b", 2), ("c", 1))
     )
 
-    assert first == second
+    assert first == again
+    assert first != other
 
 
 def test_prompts_are_clustered_once_for_server_and_clients(
@@ -75,8 +86,10 @@ def test_other_clusters_are_other_files(
     monkeypatch.setattr(clusters, "_find", lambda settings, texts: [0] * len(texts))
     settings = make_settings(tmp_path, partition="by-subject-cluster")
 
+    cases = embedded_cases(30, subjects="real", seed=0)
+
     for each in (settings, settings.model_copy(update=change)):
-        experiment.clients_rounds(each)
+        clusters.prompt_clusters(each, cases[: each.num_edits])
 
     assert len(list((tmp_path / "cache").glob("clusters-*.json"))) == 2
 

@@ -74,7 +74,7 @@ def sentences(comparison: Comparison) -> list[str]:
         f"{'seed' if len(seeds) == 1 else 'seeds'} {_listed(seeds)}."
     )
     differing = [
-        f"{name} ({_listed(dict.fromkeys(run.settings.get(name) for run in runs))})"
+        f"{name} ({_listed(_in_order({run.settings.get(name) for run in runs}))})"
         for name in comparison.conditions
     ]
     if differing:
@@ -203,6 +203,11 @@ def _made_with(comparison: Comparison) -> list[str]:
         for name, versions in found.items()
         if len(versions) > 1
     ]
+
+
+def _in_order(values: set[Any]) -> list[Any]:
+    """Return settings by size where they are numbers, else by name."""
+    return sorted(values, key=lambda value: (isinstance(value, str), value))
 
 
 def _listed(values: Any) -> str:

@@ -1,6 +1,6 @@
 """One slot of FedEdit at a client: write its own facts, then others' vectors.
 
-Shao et al. "FedLEKE", 2025, Algorithm 1; ``docs/fededit.md`` lists what it leaves open.
+Zhao et al. "FedLEKE", 2025, Algorithm 1; ``docs/fededit.md`` lists what it leaves open.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Mediator knowledge vectors: what one edit leaves behind for others to reuse.
 
-Shao et al. "FedLEKE: Federated Locate-then-Edit Knowledge Editing for Multi-Client
+Zhao et al. "FedLEKE: Federated Locate-then-Edit Knowledge Editing for Multi-Client
 Collaboration", 2025. ``docs/fededit.md`` says what paper and code leave open.
 """
 

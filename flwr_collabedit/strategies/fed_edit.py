@@ -1,6 +1,6 @@
 """FedEdit: clients keep models of their own and reuse each other's vectors.
 
-Shao et al. "FedLEKE: Federated Locate-then-Edit Knowledge Editing for Multi-Client
+Zhao et al. "FedLEKE: Federated Locate-then-Edit Knowledge Editing for Multi-Client
 Collaboration", 2025. ``docs/fededit.md``: what is open there, and what is done here.
 """
 

@@ -106,3 +106,30 @@ def test_a_run_folder_never_keeps_the_summary_of_the_run_before(tmp_path):
     folder.start({"seed": 0})
 
     assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_received_vector_answers_the_senders_fact_without_a_gradient_step(tmp_path):
+    own = settings(
+        tmp_path, strategy="fed-edit", alpha=-1.0, subjects="all", num_rounds=1
+    )
+
+    run(own, Engine.IN_PROCESS)
+
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    [slot] = summary["rounds"]
+    received = slot["personal"]["mean"]["received"]
+    assert received["records"] == slot["mediator"]["reused"] == own.num_edits
+    assert received["EA"] >= 75
+    # Each vector went to the one other client: all steps are made once, saved once.
+    assert slot["mediator"]["steps-saved"] == slot["mediator"]["gradient-steps"] > 0
+    assert not (tmp_path / "deltas.safetensors").exists()
+    assert "| mean: received |" in (tmp_path / "report.md").read_text()
+
+
+def test_a_run_starts_its_personal_models_anew(tmp_path):
+    own = settings(tmp_path, strategy="fed-edit", alpha=1.0, pooled_reference=False)
+
+    for _ in range(2):
+        run(own, Engine.IN_PROCESS)
+
+    assert json.loads((tmp_path / "summary.json").read_text())["score_after"] > 90

@@ -32,15 +32,19 @@ _CORES = os.cpu_count() or 1
 def sweep_command(
     file: Annotated[Path, typer.Argument()],
     out: Annotated[
-        Path, typer.Option(help="The sweep's folder; give it again to go on.")
-    ],
+        Path | None,
+        typer.Option(
+            help="The sweep's folder, runs/NAME by default; an unfinished one goes on."
+        ),
+    ] = None,
     engine: Annotated[
         launch.Engine,
         typer.Option(
-            help="What runs the clients: Flower's simulation on Ray, one cell after "
-            "another, or one process a cell, which starts faster."
+            help="What runs the clients: one process a cell, several cells side by "
+            "side, or Flower's simulation on Ray, one cell after another, which shares "
+            "GPUs and takes some 20 s longer to start each."
         ),
-    ] = launch.Engine.RAY,
+    ] = launch.Engine.IN_PROCESS,
     jobs: Annotated[
         int, typer.Option(help="Cells side by side, with in-process only.", min=1)
     ] = _CORES,
@@ -53,14 +57,15 @@ def sweep_command(
 ) -> None:
     """Run every simulation of a grid that is not finished yet.
 
-    FILE is a sweep file in TOML, such as those of simulations/sweeps. Writes
-    results.csv and results.parquet. A failed cell leaves error.txt and run.log in its
+    FILE is a sweep file in TOML, such as those of simulations/sweeps. Results, one row
+    a cell, go to results.csv and results.parquet. A failed cell leaves error.txt and run.log in its
     folder and does not stop the others. Exit code: 0 if every cell is finished, 1 if
     one failed, 2 if the file or folder is wrong, 130 after Ctrl-C.
     """
     from simulations.sweep import sweep
 
     console = Console()
+    out = out or Path("runs") / file.stem
     with _told(console), _terminated_as_interrupted():
         failed = sweep(
             file,

@@ -58,9 +58,9 @@ def sweep_command(
     """Run every simulation of a grid that is not finished yet.
 
     FILE is a sweep file in TOML, such as those of simulations/sweeps. Results, one row
-    a cell, go to results.csv and results.parquet. A failed cell leaves error.txt and run.log in its
-    folder and does not stop the others. Exit code: 0 if every cell is finished, 1 if
-    one failed, 2 if the file or folder is wrong, 130 after Ctrl-C.
+    a cell, go to results.csv and results.parquet. A failed cell leaves error.txt and
+    run.log in its folder and does not stop the others. Exit code: 0 if every cell is
+    finished, 1 if one failed, 2 if the file or folder is wrong, 130 after Ctrl-C.
     """
     from simulations.sweep import sweep
 

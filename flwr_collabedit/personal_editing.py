@@ -16,11 +16,13 @@ from flwr_collabedit.algebra.mediator import (
     re_edit_statistics,
     select_relevant,
 )
+from flwr_collabedit.algebra.schedule import ResidualSplit, residual_share
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.keys import collect_keys
 from flwr_collabedit.editors.memit import MemitEditor
+from flwr_collabedit.editors.pmet_config import PmetConfig
 from flwr_collabedit.editors.targets import Targets
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.mediator_payload import Shapes, pack_vectors, unpack_vectors
@@ -128,9 +130,12 @@ class PersonalEditing:
         vectors = vectors.take(selected)
         is_kept = ~_is_overruled(vectors, model.own, next(iter(self.shapes)))
         reused, index = vectors.take(is_kept), selected[is_kept]
-        share = 1 / len(self.shapes)
+        # PMET's target is what the last edited MLP puts out: that layer takes all.
+        is_pmet = isinstance(self.memit, PmetConfig)
+        split: ResidualSplit = "square-root" if is_pmet else "uniform"
         deltas, residuals, before, after = dict(model.deltas), {}, 0.0, 0.0
-        for name in self.shapes:
+        for layer, name in enumerate(self.shapes):
+            share = residual_share(layer, len(self.shapes), split)
             own = model.deltas[name]
             statistics = re_edit_statistics(reused, name, share, own)
             weight = self.memit.second_moment_weight

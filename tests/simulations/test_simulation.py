@@ -108,9 +108,17 @@ def test_a_run_folder_never_keeps_the_summary_of_the_run_before(tmp_path):
     assert not (tmp_path / "summary.json").exists()
 
 
-def test_a_received_vector_answers_the_senders_fact_without_a_gradient_step(tmp_path):
+@pytest.mark.parametrize("editor", ["memit", "pmet"])
+def test_a_received_vector_answers_the_senders_fact_without_a_gradient_step(
+    editor, tmp_path
+):
     own = settings(
-        tmp_path, strategy="fed-edit", alpha=-1.0, subjects="all", num_rounds=1
+        tmp_path,
+        strategy="fed-edit",
+        editor=editor,
+        alpha=-1.0,
+        subjects="all",
+        num_rounds=1,
     )
 
     run(own, Engine.IN_PROCESS)

@@ -8,7 +8,6 @@ ICLR 2025, https://arxiv.org/abs/2410.09508, section 4. The paper merges
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from logging import INFO
 from typing import Any
 
@@ -18,7 +17,8 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
-from flwr_collabedit.algebra.least_squares import solve_update
+from flwr_collabedit.algebra.history import EditHistory, check_history
+from flwr_collabedit.algebra.running_sum import StatisticsSum
 from flwr_collabedit.algebra.schedule import (
     check_schedule,
     check_sweeps,
@@ -67,14 +67,20 @@ class CollabEditStrategy(EditStrategy):
     form : {"factors", "dense"}
         ``factors`` is lossless and smaller as long as a client has fewer edits than
         ``d_key``; ``dense`` has the same shape for every client.
+    history : {"none", "dynamic-covariance", "d4s"}
+        What earlier rounds mean for a round, see `flwr_collabedit.algebra.history`.
+        With ``d4s``, which takes the ``frozen`` schedule, clients measure on the base
+        model and the order of rounds is irrelevant.
+    beta_0, beta_1 : float
+        Of ``dynamic-covariance``.
     **common
         See `EditStrategy`.
 
     Notes
     -----
-    Replies are summed in the order of their arrival, in float64: another order moves
-    the sums by at most ``num_clients * 2^-53`` relative. A client that is left out of
-    a later sweep is left out of its minimum too: the step forgets its edits again.
+    Replies are summed as they arrive, in pairs of float64: their order does not show,
+    see `flwr_collabedit.algebra.running_sum`. A client that is left out of a later
+    sweep is left out of its minimum too: the step forgets its edits again.
     """
 
     def __init__(
@@ -88,6 +94,9 @@ class CollabEditStrategy(EditStrategy):
         sweeps: int = 1,
         sweep_tolerance: float = 0.0,
         form: Form = "factors",
+        history: str = "none",
+        beta_0: float = 1.0,
+        beta_1: float = 1.0,
         **common: Any,
     ) -> None:
         super().__init__(model, **common)
@@ -96,6 +105,8 @@ class CollabEditStrategy(EditStrategy):
         )
         check_sweeps(self.layer_schedule, self.residual_split, sweeps, sweep_tolerance)
         self.sweeps, self.sweep_tolerance = sweeps, sweep_tolerance
+        option = check_history(history, self.layer_schedule, sweeps, beta_0, beta_1)
+        self.history = EditHistory(option, beta_0, beta_1)
         if second_moment_weight <= 0:
             raise ConfigurationError(
                 f"Expected second_moment_weight > 0, found {second_moment_weight}."
@@ -114,10 +125,12 @@ class CollabEditStrategy(EditStrategy):
         """Run sweeps, each of one exchange a group of layers, solving after each."""
         start = dict(self._deltas)
         norms = report.sweep_residual_norms
+        totals: dict[str, EditStatistics] = {}
         for _ in range(self.sweeps):
-            nodes = self._sweep(grid, nodes, start, report)
+            nodes = self._sweep(grid, nodes, start, report, totals)
             if sweeps_settled(norms, self.sweep_tolerance):
                 break
+        self.history = self.history.plus(totals)
         report.residual_norm_before = norms[0]
         report.num_clients = len(nodes)
 
@@ -126,6 +139,7 @@ class CollabEditStrategy(EditStrategy):
         log(INFO, "\t├──> Layer schedule: %s", self.layer_schedule)
         log(INFO, "\t├──> Sweeps: %s", self.sweeps)
         log(INFO, "\t├──> Form: %s", self.form)
+        log(INFO, "\t├──> History: %s", self.history.option)
         super().summary()
 
     def _sweep(
@@ -134,20 +148,24 @@ class CollabEditStrategy(EditStrategy):
         nodes: Sequence[int],
         start: Mapping[str, Tensor],
         report: RoundReport,
+        totals: dict[str, EditStatistics],
     ) -> Sequence[int]:
-        """Pass over the layers once; return the nodes that took part to the end."""
+        """Pass over the layers once; return the nodes that took part to the end.
+
+        What each layer was solved from is put into ``totals``.
+        """
         first = not report.sweep_residual_norms
         groups = exchange_groups(self.model.parameters, self.layer_schedule)
         for index, measured in enumerate(groups):
-            totals, figures, nodes = self._sum_statistics(grid, nodes, measured, report)
+            found, figures, nodes = self._sum_statistics(grid, nodes, measured, report)
+            totals.update(found)
             if index == 0:
                 report.sweep_residual_norms.append(figures.residual_norm)
-                report.num_edits = totals[measured[0]].num_edits
+                report.num_edits = found[measured[0]].num_edits
             began = time.perf_counter()
-            for name in measured:
+            for name, total in found.items():
                 written = None if first else self._deltas[name] - start[name]
-                update = self._solve(name, totals[name], written)
-                self._deltas[name] = self._deltas[name] + update
+                self._deltas[name] = self._solved(name, total, written)
             report.add_seconds("solve", time.perf_counter() - began)
         return nodes
 
@@ -166,7 +184,7 @@ class CollabEditStrategy(EditStrategy):
             self.form,
         )
         shapes = self.model.shapes
-        totals = {name: EditStatistics.zero(*shapes[name]) for name in measured}
+        totals = {name: StatisticsSum.zero(*shapes[name]) for name in measured}
         figures = ReplyFigures()
 
         def accept(reply: Message) -> None:
@@ -174,21 +192,22 @@ class CollabEditStrategy(EditStrategy):
                 reply.content, instruction, shapes, self.max_norm
             )
             for name in measured:
-                totals[name] = totals[name] + statistics[name]
+                totals[name] = totals[name].plus(statistics[name])
             figures.add(reply)
 
         accepted = self.ask(grid, nodes, instruction, accept, report)
         figures.enter(report)
-        return totals, figures, accepted
+        sums = {name: total.total for name, total in totals.items()}
+        return sums, figures, accepted
 
-    def _solve(
+    def _solved(
         self, name: str, total: EditStatistics, written: Tensor | None
     ) -> Tensor:
         names = self.model.parameters
         share = residual_share(names.index(name), len(names), self.residual_split)
-        shared = replace(total, cross=share * total.cross)
         prior = self.second_moment_weight * self.second_moments[name].double()
-        return solve_update(shared, prior, delta=written)
+        delta = self._deltas[name]
+        return self.history.solve(name, total, prior, share, delta, written)
 
 
 def _check_second_moments(

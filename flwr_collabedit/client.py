@@ -1,44 +1,38 @@
 """The client: one party's private edits behind Flower's ``NumPyClient``."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from flwr.client import NumPyClient
 from flwr.common import Scalar
-from torch import Tensor
 
-from flwr_collabedit.data.requests import EditRequest, EvaluationCase
-from flwr_collabedit.edit_work import EditWork
+from flwr_collabedit.client_scores import ClientScores, KnownCase
+from flwr_collabedit.data.requests import EvaluationCase
+from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
-from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.keys import current_values
 from flwr_collabedit.editors.methods import read_config
-from flwr_collabedit.editors.targets import Targets, optimize_targets
-from flwr_collabedit.errors import ConfigurationError, PayloadError, SecondMomentError
-from flwr_collabedit.evaluation.evaluate import evaluate_cases
+from flwr_collabedit.errors import PayloadError
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.models.loading import LanguageModel
-from flwr_collabedit.models.weights import applied_deltas, read_weight
+from flwr_collabedit.models.weights import applied_deltas
+from flwr_collabedit.own_edits import OwnEdits
 from flwr_collabedit.payloads import (
-    RECEIVED,
     RESIDUAL_SQUARE,
+    SENDER,
     Arrays,
-    digest,
-    to_record,
     unpack_deltas,
 )
 from flwr_collabedit.personal_client import PersonalClient
 from flwr_collabedit.personal_store import PersonalStore
-from flwr_collabedit.progress import ProgressLog
+from flwr_collabedit.round_targets import RoundTargets
+from flwr_collabedit.second_moments import FindMoments, SecondMoments
+from flwr_collabedit.shared_client import SharedClient
 from flwr_collabedit.target_store import TargetStore
-
-SecondMoments = Callable[[MemitConfig], Mapping[str, Tensor]]
-KnownCase = Callable[[str], EvaluationCase]
 
 
 @lru_cache(maxsize=4)
@@ -60,7 +54,8 @@ class EditingClient(NumPyClient):
     rounds : sequence of sequence of EvaluationCase
         The party's edits of each round, first round first; none after the last.
     name : str
-        Names the client in logs and result files.
+        Names the client in logs, in result files and to the server, which keeps what
+        it contributed under it: it must stay the same over restarts.
     state_folder : Path
         The client's own; targets are kept there between the exchanges of a round.
     results_folder : Path or None
@@ -76,6 +71,8 @@ class EditingClient(NumPyClient):
         FedEdit.
     personal_folder : Path or None
         Where FedEdit's personal model is kept; ``None`` for the state folder.
+    withdrawals : mapping of int to EditSet
+        By round, the edits of earlier rounds that the party takes back in it.
     """
 
     def __init__(
@@ -86,25 +83,29 @@ class EditingClient(NumPyClient):
         name: str,
         state_folder: Path,
         results_folder: Path | None = None,
-        second_moments: SecondMoments | None = None,
+        second_moments: FindMoments | None = None,
         personal_folder: Path | None = None,
         known_case: KnownCase | None = None,
+        withdrawals: Mapping[int, EditSet] | None = None,
     ) -> None:
         self.language_model = language_model
-        self.rounds = rounds
+        self.edits = OwnEdits(rounds)
         self.name = name
-        self.targets = TargetStore(state_folder)
-        self.results_folder = results_folder
-        self.second_moments = second_moments
+        self.targets = RoundTargets(language_model, name, TargetStore(state_folder))
+        self.scores = ClientScores(language_model, name, results_folder, known_case)
+        self.second_moments = SecondMoments(name, second_moments)
+        self.shared = SharedClient(
+            *(language_model, self.edits, self.targets, self.second_moments),
+            withdrawals or {},
+        )
         self.personal = PersonalClient(
             language_model, name, PersonalStore(personal_folder or state_folder)
         )
-        self.known_case = known_case
 
     def fit(
         self, parameters: Arrays, config: dict[str, Scalar]
     ) -> tuple[Arrays, int, dict[str, Scalar]]:
-        """Measure this round's edits on the model that the server describes.
+        """Declare, measure or withdraw edits, as the server asks.
 
         Parameters
         ----------
@@ -124,19 +125,24 @@ class EditingClient(NumPyClient):
             Figures (numbers) and what the reply repeats of the instruction (text).
         """
         instruction, memit, own = self._read(config)
-        requests = self._requests(instruction.server_round)
-        if instruction.personal:
+        arrays: Arrays = []
+        figures: dict[str, Scalar]
+        if instruction.phase == "declare":
+            num_edits, figures = self.shared.declare(instruction)
+        elif instruction.personal:
+            inactive = EditSet.from_json(instruction.inactive)
+            requests = self.edits.requests(instruction.server_round, inactive)
+            num_edits = len(requests)
             arrays, figures = self.personal.fit(
                 *(parameters, instruction, memit, own, requests),
-                find_targets=self._targets,
-                second_moments=self._moments(memit),
+                find_targets=self.targets.find,
+                second_moments=self.second_moments(memit),
             )
         else:
-            deltas = unpack_deltas(parameters, own)
-            arrays, figures = self._measure(
-                parameters, instruction, memit, deltas, requests
+            arrays, num_edits, figures = self.shared.fit(
+                parameters, instruction, memit, own
             )
-        return arrays, len(requests), {**figures, **instruction.reply_config()}
+        return arrays, num_edits, {**figures, **self._head(instruction)}
 
     def evaluate(
         self, parameters: Arrays, config: dict[str, Scalar]
@@ -158,38 +164,17 @@ class EditingClient(NumPyClient):
             deltas, received = model.deltas, model.received
         else:
             deltas, received = unpack_deltas(parameters, own), ()
-        last = instruction.server_round or len(self.rounds)
-        cases = [case for edits in self.rounds[:last] for case in edits]
+        inactive = EditSet.from_json(instruction.inactive)
+        active = self.edits.until(instruction.server_round, inactive)
         with applied_deltas(self.language_model, deltas):
-            total = self._score(cases, instruction) + self._health(instruction, memit)
-            total = total + self._score_received(received)
+            total = self.scores.own(active, instruction.server_round)
+            total = total + self.scores.inactive(self.edits.inside(inactive))
+            total = total + self.scores.received(received)
+            total = total + self.scores.weight_norms(instruction.parameters)
+            total = total + self._residuals(instruction, memit, inactive)
         loss = total.mean("target-loss") or 0.0
-        return loss, len(cases), {**total.to_flat(), **instruction.reply_config()}
-
-    def _measure(
-        self,
-        parameters: Arrays,
-        instruction: Instruction,
-        memit: MemitConfig,
-        deltas: Mapping[str, Tensor],
-        requests: Sequence[EditRequest],
-    ) -> tuple[Arrays, dict[str, Scalar]]:
-        """Measure the edits on the server's model, or write them into a copy."""
-        starts_round = self._digest(instruction, parameters) == instruction.round_id
-        began = time.perf_counter()
-        with applied_deltas(self.language_model, deltas):
-            targets = self._targets(instruction, memit, requests, starts_round)
-        measuring = time.perf_counter()
-        work = EditWork(self.language_model, memit, instruction, deltas)
-        if work.is_alone:
-            arrays, square = work.edit_alone(requests, targets.z, self._moments(memit))
-        else:
-            arrays, square = work.measure(requests, targets.z)
-        return arrays, {
-            RESIDUAL_SQUARE: square,
-            "seconds-targets": measuring - began,
-            "seconds-measure": time.perf_counter() - measuring,
-        }
+        num_cases = sum(map(len, active.values()))
+        return loss, num_cases, {**total.to_flat(), **self._head(instruction)}
 
     def _read(
         self, config: Mapping[str, Scalar]
@@ -206,86 +191,17 @@ class EditingClient(NumPyClient):
             )
         return instruction, memit, own
 
-    def _requests(self, server_round: int) -> list[EditRequest]:
-        if server_round > len(self.rounds):
-            return []
-        return [case.request for case in self.rounds[server_round - 1]]
+    def _head(self, instruction: Instruction) -> dict[str, str]:
+        return {SENDER: self.name, **instruction.reply_config()}
 
-    def _digest(self, instruction: Instruction, parameters: Arrays) -> str:
-        keys = [f"{name}/delta" for name in instruction.parameters]
-        return digest(to_record(keys, parameters))
-
-    def _targets(
-        self,
-        instruction: Instruction,
-        memit: MemitConfig,
-        requests: Sequence[EditRequest],
-        starts_round: bool,
-    ) -> Targets:
-        """Return the round's targets, optimised on the model that it began with."""
-        stored = self.targets.load(instruction, requests)
-        if stored is not None:
-            return stored
-        if not starts_round:
-            raise ConfigurationError(
-                f"Client {self.name!r} has no targets for round "
-                f"{instruction.server_round} in {self.targets.folder}, and the model "
-                "has moved on since the round began. Keep the state folder between "
-                "messages."
-            )
-        contexts = ContextTemplates.from_json(instruction.contexts)
-        found = optimize_targets(
-            self.language_model,
-            requests,
-            memit,
-            contexts,
-            progress=ProgressLog(f"{self.name}: targets", len(requests)),
-        )
-        self.targets.save(instruction, requests, found)
-        return found
-
-    def _moments(self, memit: MemitConfig) -> Mapping[str, Tensor]:
-        if self.second_moments is None:
-            raise SecondMomentError(
-                f"Client {self.name!r} is asked to edit alone, which needs second "
-                "moments, and it has none. Give EditingClient its second_moments, or "
-                "use CollabEdit with the 'synchronous' or 'frozen' schedule."
-            )
-        return self.second_moments(memit)
-
-    def _score(
-        self, cases: Sequence[EvaluationCase], instruction: Instruction
+    def _residuals(
+        self, instruction: Instruction, memit: MemitConfig, inactive: EditSet
     ) -> MetricSums:
-        progress = ProgressLog(f"{self.name}: prompts scored", len(cases))
-        evaluation = evaluate_cases(self.language_model, cases, progress=progress)
-        if self.results_folder is not None:
-            self.results_folder.mkdir(parents=True, exist_ok=True)
-            file = f"{self.name}-round-{instruction.server_round}.jsonl"
-            path = self.results_folder / file
-            path.write_text(evaluation.to_json_lines(), encoding="utf-8")
-        return evaluation.sums
-
-    def _score_received(self, received: Sequence[str]) -> MetricSums:
-        """Return the scores of others' facts, under ``received/``, where known."""
-        if self.known_case is None or not received:
+        """Return what is left of the round's residuals, where its targets are kept."""
+        requests = self.edits.requests(instruction.server_round, inactive)
+        targets = self.targets.known(instruction, requests)
+        if targets is None:
             return MetricSums()
-        cases = [self.known_case(provenance) for provenance in received]
-        found = evaluate_cases(self.language_model, cases).sums
-        return MetricSums(
-            {f"{RECEIVED}{k}": total for k, total in found.totals.items()}
-        )
-
-    def _health(self, instruction: Instruction, memit: MemitConfig) -> MetricSums:
-        """Return norms of the edited weights and what is left of the residual."""
-        values = {}
-        for name in instruction.parameters:
-            weight = read_weight(self.language_model.model, name).double()
-            values[f"l1/{name}"] = float(weight.abs().sum())
-            values[f"l2/{name}"] = float(weight.norm())
-        requests = self._requests(instruction.server_round)
-        stored = self.targets.load(instruction, requests) if requests else None
-        if stored is not None:
-            current = current_values(self.language_model, requests, memit).double()
-            residuals = stored.z.to(current) - current
-            values[RESIDUAL_SQUARE] = float(residuals.square().sum())
-        return MetricSums.of(values)
+        current = current_values(self.language_model, requests, memit).double()
+        residuals = targets.z.to(current) - current
+        return MetricSums.of({RESIDUAL_SQUARE: float(residuals.square().sum())})

@@ -14,12 +14,16 @@ from flwr_collabedit.errors import PayloadError
 SCHEMA_VERSION = 1
 Form = Literal["factors", "dense", "delta", "mkv"]
 WireDtype = Literal["float32", "float64"]
+Phase = Literal["edit", "declare", "withdraw"]
+MeasuredOn = Literal["current", "base"]
+Presence = Literal["", "answer", "residual"]
 _SEPARATOR = "\n"
 _REPLY_FIELDS = (
     "schema-version",
     "fingerprint",
     "server-round",
     "round-id",
+    "phase",
     "form",
     "layer-schedule",
 )
@@ -49,6 +53,22 @@ class Instruction(BaseModel):
         mediator knowledge vectors of its edits.
     hyperparameters, contexts : str
         JSON of the editor's configuration and of the shared context templates.
+    phase : {"edit", "declare", "withdraw"}
+        What a training message asks for: the round's edits; what the client is about
+        to edit and to take back, see `flwr_collabedit.declaration`; or the statistics
+        of earlier edits, which the server is to subtract.
+    measured_on : {"current", "base"}
+        Whether targets, keys and residuals are taken on the model that the message
+        describes or on the unedited one.
+    inactive : str
+        JSON of a `flwr_collabedit.edit_set.EditSet`: the client's edits that were left
+        out or withdrawn.
+    withdrawn : str
+        The same, of the edits whose statistics a ``withdraw`` message asks for.
+    presence : {"", "answer", "residual"}
+        How a declaration is to tell what the model knows already; empty: not at all.
+    tagged : bool
+        Whether a declaration is to carry keyed tags of the facts.
     personal : str
         JSON of a `flwr_collabedit.personal_task.PersonalTask` where each client has a
         model of its own; empty where all share the server's.
@@ -70,9 +90,15 @@ class Instruction(BaseModel):
     wire_dtype: WireDtype = "float32"
     hyperparameters: str
     contexts: str
+    phase: Phase = "edit"
+    measured_on: MeasuredOn = "current"
+    inactive: str = ""
+    withdrawn: str = ""
+    presence: Presence = ""
+    tagged: bool = False
     personal: str = ""
 
-    def to_config(self) -> dict[str, str | int]:
+    def to_config(self) -> dict[str, str | int | bool]:
         """Return the instruction as scalars, as a ``ConfigRecord`` carries them."""
         fields = self.model_dump(by_alias=True)
         return {

@@ -29,11 +29,15 @@ Arrays: TypeAlias = list[NDArray[np.generic]]
 
 ARRAYS, METRICS, CONFIG = "arrays", "metrics", "config"
 NUM_EDITS = "num-examples"
+SENDER = "sender"
+"""Key, in a reply's config record, of the client's name."""
 RESIDUAL_SQUARE = "residual-square"
 RE_EDIT_COUNTS = ("selected", "conflicts", "reused", "steps-saved")
 """Numbers in the reply to a re-edit: mediator vectors, and gradient steps."""
 RECEIVED = "received/"
 """Begins the names of metrics over others' facts."""
+INACTIVE = "inactive/"
+"""Begins the names of metrics over edits that were left out or withdrawn."""
 
 PARTS: dict[Form, tuple[str, ...]] = {
     "factors": ("key_factor", "residual_factor"),
@@ -42,6 +46,11 @@ PARTS: dict[Form, tuple[str, ...]] = {
 }
 MKV_PARTS = ("mkv_z", "mkv_delta", "mkv_steps")
 """Arrays of form ``mkv`` that are not of one parameter; ``mediator_payload`` has it."""
+
+
+def round_prefix(server_round: int) -> str:
+    """Return what begins the names of metrics over one round's edits."""
+    return f"round-{server_round}/"
 
 
 def array_keys(parameters: Sequence[str], form: Form) -> list[str]:

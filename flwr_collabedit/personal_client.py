@@ -15,13 +15,15 @@ from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.mediator_payload import unpack_vectors
 from flwr_collabedit.models.loading import LanguageModel
-from flwr_collabedit.models.weights import applied_deltas
 from flwr_collabedit.payloads import RESIDUAL_SQUARE, Arrays, digest, pack_deltas
 from flwr_collabedit.personal_editing import PersonalEditing
 from flwr_collabedit.personal_store import PersonalModel, PersonalStore
 from flwr_collabedit.personal_task import PersonalTask
 
-FindTargets = Callable[[Instruction, MemitConfig, Sequence[EditRequest], bool], Targets]
+FindTargets = Callable[
+    [Instruction, MemitConfig, Sequence[EditRequest], Mapping[str, Tensor], bool],
+    Targets,
+]
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,13 @@ class PersonalClient:
         work = PersonalEditing(
             *(self.lm, memit, instruction, task, own.shapes), second_moments
         )
-        figures: dict[str, Scalar] = {"sender": self.name}
+        figures: dict[str, Scalar] = {}
         arrays: Arrays = []
         if task.phase == "share":
             base = model.deltas if task.targets_on == "edited" else {}
             state = digest(pack_deltas(base, "float64"))
             asked = instruction.model_copy(update={"round_id": state})
-            with applied_deltas(self.lm, base):
-                targets = find_targets(asked, memit, requests, True)
+            targets = find_targets(asked, memit, requests, base, True)
             figures["seconds-targets"] = time.perf_counter() - began
             model, arrays, square = work.share(model, requests, targets)
             figures[RESIDUAL_SQUARE] = square

@@ -1,4 +1,4 @@
-"""A client's own folder of optimised targets, kept between the exchanges of a round."""
+"""A client's own folder of optimised targets, kept between exchanges and runs."""
 
 import hashlib
 import json
@@ -7,22 +7,27 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.targets import Targets
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.instruction import Instruction
 
-_FIELDS = {field.name for field in fields(Targets)}
+_FIELDS = tuple(field.name for field in fields(Targets))
+_REQUESTS = "requests"
 
 
 class TargetStore:
-    """Targets of ``n`` requests, in files named by all that they depend on.
+    """Targets by all that they depend on: the model's state and the request's text.
 
-    The name covers the model, the state that the round started from, the
-    hyperparameters, the context templates and every request's text, never a case id
-    alone. A store shared by several runs therefore never gives wrong targets.
+    A file holds what was optimised together and is never written to again. Its name
+    covers the model, the state that the round started from, the hyperparameters and
+    the context templates; its header has a hash of every request's text, never a case
+    id alone. A store shared by several runs therefore never gives wrong targets.
 
     Parameters
     ----------
@@ -35,18 +40,27 @@ class TargetStore:
 
     def load(
         self, instruction: Instruction, requests: Sequence[EditRequest]
-    ) -> Targets | None:
-        """Return the targets of these requests, or ``None`` if there are none yet."""
-        path = self._path(instruction, requests)
-        if not path.exists():
-            return None
-        found = load_file(path)
-        if set(found) != _FIELDS or len(found["z"]) != len(requests):
-            raise ConfigurationError(
-                f"Expected {len(requests)} targets in {path}, found something else. "
-                "The file is damaged; delete it."
-            )
-        return Targets(**found)
+    ) -> tuple[dict[str, dict[str, Tensor]], list[EditRequest]]:
+        """Return what is known of the targets, and the requests without any.
+
+        Returns
+        -------
+        dict
+            By `request_hash`, each field of `Targets` of that request, one row.
+        list of EditRequest
+            Each once.
+
+        Raises
+        ------
+        ConfigurationError
+            If a file is damaged.
+        """
+        wanted = {request_hash(request): request for request in requests}
+        found: dict[str, dict[str, Tensor]] = {}
+        for path in sorted(self.folder.glob(f"targets-{_state(instruction)}-*")):
+            if path.suffix == ".safetensors" and len(found) < len(wanted):
+                found |= _rows(path, wanted.keys() - found.keys())
+        return found, [r for name, r in wanted.items() if name not in found]
 
     def save(
         self,
@@ -55,21 +69,51 @@ class TargetStore:
         targets: Targets,
     ) -> None:
         """Write the targets; a reader sees the whole file or none."""
-        path = self._path(instruction, requests)
+        names = [request_hash(request) for request in requests]
+        batch = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
+        name = f"targets-{_state(instruction)}-{batch}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
         # Runs side by side may share the folder.
-        draft = path.with_suffix(f".{os.getpid()}.draft")
-        tensors = {name: getattr(targets, name) for name in _FIELDS}
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, draft)
-        draft.replace(path)
+        draft = self.folder / f"{name}.{os.getpid()}.draft"
+        tensors = {n: getattr(targets, n).contiguous().cpu() for n in _FIELDS}
+        save_file(tensors, draft, metadata={_REQUESTS: json.dumps(names)})
+        draft.replace(self.folder / name)
 
-    def _path(self, instruction: Instruction, requests: Sequence[EditRequest]) -> Path:
-        identity = [
-            instruction.fingerprint,
-            instruction.round_id,
-            instruction.hyperparameters,
-            instruction.contexts,
-            *([r.prompt, r.subject, r.target_new] for r in requests),
-        ]
-        name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
-        return self.folder / f"targets-{name}.safetensors"
+
+def request_hash(request: EditRequest) -> str:
+    """Return a short hash of what a request asks, whatever its case id."""
+    text = json.dumps([request.prompt, request.subject, request.target_new])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def join_targets(
+    rows: dict[str, dict[str, Tensor]], requests: Sequence[EditRequest]
+) -> Targets:
+    """Return the targets of ``requests``, at least one, from their rows."""
+    chosen = [rows[request_hash(request)] for request in requests]
+    return Targets(**{n: torch.stack([row[n] for row in chosen]) for n in _FIELDS})
+
+
+def _state(instruction: Instruction) -> str:
+    identity = [
+        instruction.fingerprint,
+        instruction.round_id,
+        instruction.hyperparameters,
+        instruction.contexts,
+    ]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+
+def _rows(path: Path, wanted: set[str]) -> dict[str, dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = json.loads((file.metadata() or {})[_REQUESTS])
+        if not wanted.intersection(names):
+            return {}
+        tensors = load_file(path)
+        places = {n: i for i, n in enumerate(names) if n in wanted}
+        return {n: {f: tensors[f][i] for f in _FIELDS} for n, i in places.items()}
+    except (OSError, KeyError, IndexError, SafetensorError) as error:
+        raise ConfigurationError(
+            f"Expected targets in {path}, found a damaged file ({error!r}). Delete it."
+        ) from error

@@ -33,6 +33,20 @@ MAY_IMPORT = {
         *("algebra", "data", "editors", "models", "instruction", "payloads"),
         *("mediator_payload", "personal_store", "personal_task"),
     },
+    "edit_set": {"errors"},
+    "declaration": {"errors", "edit_set"},
+    "own_edits": {"data", "edit_set"},
+    "second_moments": {"errors", "editors"},
+    "round_targets": {
+        *("errors", "data", "editors", "instruction", "models", "progress"),
+        "target_store",
+    },
+    "client_scores": {"data", "evaluation", "models", "payloads", "progress"},
+    "shared_client": {
+        *("data", "declaration", "edit_set", "edit_work", "edited_model", "editors"),
+        *("instruction", "models", "own_edits", "payloads", "round_targets"),
+        "second_moments",
+    },
     "edit_work": {"data", "editors", "models", "instruction", "payloads"},
     "personal_client": {
         *("errors", "data", "editors", "models", "edited_model", "instruction"),
@@ -40,9 +54,10 @@ MAY_IMPORT = {
         *("personal_editing", "personal_store", "personal_task"),
     },
     "client": {
-        *("errors", "data", "models", "editors", "evaluation", "edit_work"),
-        *("edited_model", "instruction", "payloads", "progress", "target_store"),
-        *("personal_client", "personal_store"),
+        *("errors", "data", "models", "editors", "evaluation", "client_scores"),
+        *("edited_model", "instruction", "payloads", "target_store", "edit_set"),
+        *("personal_client", "personal_store", "own_edits", "round_targets"),
+        *("second_moments", "shared_client"),
     },
     "client_app": {"errors", "data", "models", "instruction", "payloads", "client"},
 }

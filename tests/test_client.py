@@ -126,7 +126,7 @@ def test_targets_are_optimised_once_a_round_and_found_again(lm, tmp_path, monkey
     def fail(*args, **kwargs):
         raise AssertionError("optimised a second time")
 
-    monkeypatch.setattr("flwr_collabedit.client.optimize_targets", fail)
+    monkeypatch.setattr("flwr_collabedit.round_targets.optimize_targets", fail)
     again, _, _ = client(lm, tmp_path).fit(arrays, config)
 
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))

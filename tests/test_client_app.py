@@ -55,10 +55,10 @@ def context(node_config) -> Context:
 def test_a_node_config_gives_model_edits_and_state(node_config, tmp_path):
     client = deployed_client(context(node_config))
 
-    subjects = [[case.request.subject for case in edits] for edits in client.rounds]
+    subjects = [[case.request.subject for case in edits] for edits in client.edits.rounds]
     assert subjects == [["France", "Japan"], ["Spain"]]
     assert client.name == "node-7"
-    assert client.targets.folder == tmp_path / "state"
+    assert client.targets.store.folder == tmp_path / "state"
 
 
 def test_the_app_answers_a_servers_message(node_config):
@@ -92,7 +92,8 @@ def test_the_app_answers_a_servers_message(node_config):
     assert list(found) == [f"{name}/key_factor", f"{name}/residual_factor"]
     assert found[f"{name}/key_factor"].shape == (640, 2)
     assert reply.content.metric_records[METRICS]["num-examples"] == 2
-    assert dict(reply.content.config_records[CONFIG]) == instruction.reply_config()
+    repeated = {"sender": "node-7", **instruction.reply_config()}
+    assert dict(reply.content.config_records[CONFIG]) == repeated
 
 
 def test_an_unknown_key_is_refused_with_the_nearest(node_config):

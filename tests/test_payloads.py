@@ -65,6 +65,12 @@ def test_an_instruction_is_pinned_and_survives_a_config_record():
         "wire-dtype": "float32",
         "hyperparameters": "{}",
         "contexts": "[]",
+        "phase": "edit",
+        "measured-on": "current",
+        "inactive": "",
+        "withdrawn": "",
+        "presence": "",
+        "tagged": False,
         "personal": "",
     }
     record = ConfigRecord({**config, "a-users-own": 3})

@@ -3,10 +3,10 @@
 A sum is held as an unevaluated pair ``total + low`` of float64 tensors, which carries
 about 106 bits (Knuth, "The Art of Computer Programming", vol. 2, 4.2.2, theorem B;
 Dekker, 1971, "A floating-point technique for extending the available precision").
-Another order moves it by some ``2^-106`` of the terms' size, and ``total``, which is the
-pair rounded once, only where it lies that near a rounding boundary. So the replies of a
-round, or the rounds of a run, give the same bits in any order, and what is subtracted
-again leaves no trace.
+Another order moves it by some ``2^-106`` of the terms' size, and ``total``, which is
+the pair rounded once, only where it lies that near a rounding boundary. So the replies
+of a round, or the rounds of a run, give the same bits in any order, and what is
+subtracted again leaves no trace.
 """
 
 from dataclasses import dataclass

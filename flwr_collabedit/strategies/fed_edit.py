@@ -20,7 +20,7 @@ from flwr_collabedit.errors import ConfigurationError, PayloadError
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.mediator_payload import read_vectors_reply, vectors_record
-from flwr_collabedit.payloads import CONFIG, METRICS, RE_EDIT_COUNTS
+from flwr_collabedit.payloads import CONFIG, METRICS, RE_EDIT_COUNTS, SENDER
 from flwr_collabedit.personal_task import PersonalTask, Selection, Similarity, TargetsOn
 from flwr_collabedit.replies import checked_records
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
@@ -146,7 +146,7 @@ class FedEditStrategy(EditStrategy):
                 reply.content, asked, self.model.shapes, self.max_norm
             )
             node = reply.metadata.src_node_id
-            sender = str(reply.content.config_records[CONFIG].get("sender", ""))
+            sender = str(reply.content.config_records[CONFIG].get(SENDER, ""))
             self.store.add(slot, node, sender, vectors)
             self._senders[node] = sender
             report.num_edits += len(vectors)

@@ -1,0 +1,126 @@
+"""Training messages where all share one model: declare, measure, withdraw."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flwr.common import Scalar
+from torch import Tensor
+
+from flwr_collabedit.data.requests import EditRequest
+from flwr_collabedit.declaration import DECLARATION, Declaration
+from flwr_collabedit.edit_set import EditSet
+from flwr_collabedit.edit_work import EditWork
+from flwr_collabedit.edited_model import EditedModel
+from flwr_collabedit.editors.config import MemitConfig
+from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.own_edits import OwnEdits
+from flwr_collabedit.payloads import (
+    RESIDUAL_SQUARE,
+    Arrays,
+    digest,
+    to_record,
+    unpack_deltas,
+)
+from flwr_collabedit.round_targets import RoundTargets
+from flwr_collabedit.second_moments import SecondMoments
+
+Figures = dict[str, Scalar]
+
+
+@dataclass(frozen=True)
+class SharedClient:
+    """What a client does to the statistics of the one model that all edit.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The base model; every call leaves it bit-identical.
+    edits : OwnEdits
+        The party's.
+    targets : RoundTargets
+        Finds or optimises targets.
+    second_moments : SecondMoments
+        Asked only where the client is to edit alone.
+    withdrawals : mapping of int to EditSet
+        By round, the edits of earlier rounds that the party takes back in it.
+    """
+
+    lm: LanguageModel
+    edits: OwnEdits
+    targets: RoundTargets
+    second_moments: SecondMoments
+    withdrawals: Mapping[int, EditSet]
+
+    def declare(self, instruction: Instruction) -> tuple[int, Figures]:
+        """Return the number of the round's edits, and what is said of them."""
+        server_round = instruction.server_round
+        requests = self.edits.requests(server_round)
+        taken_back = self.withdrawals.get(server_round, EditSet())
+        found = Declaration(num_edits=len(requests), take_back=taken_back.to_json())
+        return len(requests), {DECLARATION: found.model_dump_json()}
+
+    def fit(
+        self,
+        parameters: Arrays,
+        instruction: Instruction,
+        memit: MemitConfig,
+        own: EditedModel,
+    ) -> tuple[Arrays, int, Figures]:
+        """Measure edits on the model that is asked for, or write them into a copy.
+
+        Parameters
+        ----------
+        parameters : list of ndarray
+            Cumulative delta ``(d_value, d_key)`` of every edited weight.
+        instruction, memit, own
+            What is asked, the hyperparameters, the model's shapes.
+
+        Returns
+        -------
+        list of ndarray
+            Statistics or deltas of the measured weights.
+        int
+            Number of edits.
+        dict
+            Residual and seconds.
+        """
+        requests = self._asked_for(instruction)
+        deltas: Mapping[str, Tensor] = {}
+        if instruction.measured_on == "current":
+            deltas = unpack_deltas(parameters, own)
+        began = time.perf_counter()
+        starts_round = _starts_round(instruction, parameters)
+        targets = self.targets.find(instruction, memit, requests, deltas, starts_round)
+        measuring = time.perf_counter()
+        work = EditWork(self.lm, memit, instruction, deltas)
+        if work.is_alone:
+            moments = self.second_moments(memit)
+            arrays, square = work.edit_alone(requests, targets.z, moments)
+        else:
+            arrays, square = work.measure(requests, targets.z)
+        return (
+            arrays,
+            len(requests),
+            {
+                RESIDUAL_SQUARE: square,
+                "seconds-targets": measuring - began,
+                "seconds-measure": time.perf_counter() - measuring,
+            },
+        )
+
+    def _asked_for(self, instruction: Instruction) -> Sequence[EditRequest]:
+        if instruction.phase == "withdraw":
+            withdrawn = EditSet.from_json(instruction.withdrawn)
+            return [case.request for case in self.edits.inside(withdrawn)]
+        inactive = EditSet.from_json(instruction.inactive)
+        return self.edits.requests(instruction.server_round, inactive)
+
+
+def _starts_round(instruction: Instruction, parameters: Arrays) -> bool:
+    """Return whether targets may be optimised on the model that is asked for."""
+    if instruction.measured_on == "base":
+        return True
+    keys = [f"{name}/delta" for name in instruction.parameters]
+    return digest(to_record(keys, parameters)) == instruction.round_id

@@ -32,6 +32,7 @@ from flwr_collabedit.payloads import (
     CONFIG,
     METRICS,
     NUM_EDITS,
+    SENDER,
     array_keys,
     pack_statistics,
     to_record,
@@ -107,7 +108,9 @@ def random_client() -> ClientApp:
             {
                 ARRAYS: to_record(array_keys(["layer"], instruction.form), parts),
                 METRICS: MetricRecord({NUM_EDITS: EDITS}),
-                CONFIG: ConfigRecord(instruction.reply_config()),
+                CONFIG: ConfigRecord(
+                    {SENDER: str(context.node_id), **instruction.reply_config()}
+                ),
             }
         )
         return Message(content, reply_to=message)

@@ -48,6 +48,14 @@ class PayloadError(CollabEditError, ValueError):
     """A message whose content does not follow ``docs/payload_format.md``."""
 
 
+class WithdrawalError(CollabEditError, ValueError):
+    """A withdrawal of something that was never added, or cannot be taken out again."""
+
+
+class CheckpointError(CollabEditError, ValueError):
+    """A checkpoint of another model or of other options, or a damaged one."""
+
+
 def shorten(values: Iterable[object], limit: int = 5) -> str:
     """Return the first ``limit`` values as text, followed by how many are left out."""
     items = [repr(value) for value in values]

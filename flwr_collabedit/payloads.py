@@ -15,12 +15,13 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, Message
 from numpy.typing import NDArray
 from torch import Tensor
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
 from flwr_collabedit.algebra.factors import SealedFactors, seal
+from flwr_collabedit.algebra.matrices import is_semidefinite
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError, PayloadError, shorten
 from flwr_collabedit.instruction import Form, WireDtype
@@ -59,6 +60,23 @@ def array_keys(parameters: Sequence[str], form: Form) -> list[str]:
         keys = [f"{name}/mkv_key" for name in parameters]
         return [*MKV_PARTS, *keys] if parameters else []
     return [f"{name}/{part}" for name in parameters for part in PARTS[form]]
+
+
+def sender_of(reply: Message) -> str:
+    """Return the name of the client that sent a reply.
+
+    Raises
+    ------
+    PayloadError
+        If it gives none.
+    """
+    name = reply.content.config_records[CONFIG].get(SENDER, "")
+    if not isinstance(name, str) or not name:
+        raise PayloadError(
+            f"Expected the client's name under {SENDER!r}, found {name!r}. Use the "
+            "ClientApp of flwr_collabedit."
+        )
+    return name
 
 
 def to_record(
@@ -169,8 +187,8 @@ def unpack_statistics(
     form: Form,
     shape: tuple[int, int],
     num_edits: int,
-) -> EditStatistics:
-    """Return the statistics, float64, that the parts stand for.
+) -> EditStatistics | SealedFactors:
+    """Return what the parts stand for: factors as they came, or the two matrices.
 
     Raises
     ------
@@ -192,9 +210,12 @@ def unpack_statistics(
             raise PayloadError(
                 f"key_factor has rank {rank} for only {num_edits} edits."
             )
-        return SealedFactors(_float64(first), _float64(second), num_edits).statistics()
+        return SealedFactors(
+            torch.from_numpy(first), torch.from_numpy(second), num_edits
+        )
     gram = _square(_float64(first), d_key)
-    _check_semidefinite(gram, torch.finfo(torch.from_numpy(first).dtype).eps)
+    if not is_semidefinite(gram, torch.finfo(torch.from_numpy(first).dtype).eps):
+        raise PayloadError("gram is not positive semidefinite.")
     return EditStatistics(gram, _float64(second), num_edits)
 
 
@@ -209,15 +230,6 @@ def _check_array(part: str, array: NDArray[np.generic], shape: tuple[int, ...]) 
         raise PayloadError(f"{part} has shape {array.shape}; expected {shape}.")
     if not np.isfinite(array).all():
         raise PayloadError(f"{part} holds values that are not finite.")
-
-
-def _check_semidefinite(gram: Tensor, eps: float) -> None:
-    # Rounding on the wire moves an eigenvalue by at most d_key * eps * max diagonal.
-    slack = 4 * len(gram) * eps * gram.diagonal().max().clamp(min=0)
-    shifted = gram.clone()
-    shifted.diagonal().add_(slack + torch.finfo(gram.dtype).tiny)
-    if torch.linalg.cholesky_ex(shifted).info.item() != 0:
-        raise PayloadError("gram is not positive semidefinite.")
 
 
 def _triangle(square: Tensor) -> Tensor:

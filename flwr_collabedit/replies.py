@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
+from flwr_collabedit.algebra.factors import SealedFactors
 from flwr_collabedit.errors import PayloadError, shorten
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.instruction import Instruction
@@ -23,6 +24,7 @@ from flwr_collabedit.payloads import (
 )
 
 Parts = Sequence[NDArray[np.generic]]
+Contribution = EditStatistics | SealedFactors
 T = TypeVar("T")
 
 
@@ -31,8 +33,8 @@ def read_reply(
     instruction: Instruction,
     shapes: Mapping[str, tuple[int, int]],
     max_norm: float | None = None,
-) -> tuple[dict[str, EditStatistics], int]:
-    """Return the statistics of a reply by parameter, and the number of its edits.
+) -> dict[str, Contribution]:
+    """Return the statistics of a reply by parameter, in the form that they came in.
 
     Nothing is returned unless every part of the reply passes every check.
 
@@ -44,10 +46,15 @@ def read_reply(
     """
     arrays, num_edits = checked_records(content, instruction)
 
-    def unpack(name: str, parts: Parts) -> EditStatistics:
+    def unpack(name: str, parts: Parts) -> Contribution:
         return unpack_statistics(parts, instruction.form, shapes[name], num_edits)
 
-    return _unpack_all(arrays, instruction, max_norm, unpack), num_edits
+    return _unpack_all(arrays, instruction, max_norm, unpack)
+
+
+def as_statistics(found: Contribution) -> EditStatistics:
+    """Return the two sums of a contribution, in float64."""
+    return found.statistics() if isinstance(found, SealedFactors) else found
 
 
 def read_delta_reply(

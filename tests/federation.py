@@ -4,7 +4,7 @@ The keys of a layer depend on the deltas of the layers below, as a transformer's
 that the schedules differ; everything is float64 and takes milliseconds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,8 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from flwr_collabedit.algebra.schedule import exchange_groups, residual_share
+from flwr_collabedit.declaration import DECLARATION, Declaration
+from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.payloads import (
@@ -21,6 +23,7 @@ from flwr_collabedit.payloads import (
     METRICS,
     NUM_EDITS,
     RESIDUAL_SQUARE,
+    SENDER,
     array_keys,
     pack_delta,
     pack_statistics,
@@ -81,11 +84,16 @@ class Edits:
 
 
 def client_app(
-    clients: Sequence[Edits],
+    clients: Sequence[Edits | Sequence[Edits]],
     tamper: Callable[[int, Message], Message] = lambda index, reply: reply,
     seen: list[Message] | None = None,
+    withdrawals: Mapping[tuple[int, int], EditSet] | None = None,
 ) -> ClientApp:
-    """Return a ClientApp whose clients hold these edits."""
+    """Return a ClientApp whose clients hold these edits.
+
+    A client has the same edits in every round, or a list with those of each. What one
+    takes back is under its index and the round.
+    """
     app = ClientApp()
 
     @app.train()
@@ -98,8 +106,18 @@ def client_app(
         deltas = list(
             read_deltas(message.content.array_records[ARRAYS], MODEL).values()
         )
-        edits = clients[index]
-        parts, square = reply_arrays(edits, instruction, deltas)
+        if instruction.measured_on == "base":
+            deltas = [torch.zeros_like(delta) for delta in deltas]
+        own = clients[index]
+        edits = own if isinstance(own, Edits) else chosen_edits(own, instruction)
+        figures = {}
+        if instruction.phase == "declare":
+            back = (withdrawals or {}).get((index, instruction.server_round), EditSet())
+            said = Declaration(num_edits=edits.num_edits, take_back=back.to_json())
+            figures = {DECLARATION: said.model_dump_json()}
+            parts, square = [], 0.0
+        else:
+            parts, square = reply_arrays(edits, instruction, deltas)
         content = RecordDict(
             {
                 ARRAYS: to_record(
@@ -108,12 +126,39 @@ def client_app(
                 METRICS: MetricRecord(
                     {NUM_EDITS: edits.num_edits, RESIDUAL_SQUARE: square}
                 ),
-                CONFIG: ConfigRecord(instruction.reply_config()),
+                CONFIG: ConfigRecord(
+                    {
+                        SENDER: f"client-{index}",
+                        **instruction.reply_config(),
+                        **figures,
+                    }
+                ),
             }
         )
         return tamper(index, Message(content, reply_to=message))
 
     return app
+
+
+def chosen_edits(rounds: Sequence[Edits], asked: Instruction) -> Edits:
+    """Return the edits of the round that count, or those to be taken out."""
+    chosen = EditSet.from_json(asked.withdrawn)
+    inactive = EditSet.from_json(asked.inactive)
+    is_withdrawal = asked.phase == "withdraw"
+    numbers = sorted(chosen.rounds) if is_withdrawal else [asked.server_round]
+    found = []
+    for number in numbers:
+        edits = rounds[number - 1] if number <= len(rounds) else Edits.random(0, 0)
+        places = [
+            place
+            for place in range(edits.num_edits)
+            if (number, place) not in inactive
+            and (not is_withdrawal or (number, place) in chosen)
+        ]
+        found.append(edits.take(places))
+    return Edits(
+        torch.cat([e.seeds for e in found], 1), torch.cat([e.goals for e in found], 1)
+    )
 
 
 def reply_arrays(edits: Edits, asked: Instruction, deltas: list[Tensor]):

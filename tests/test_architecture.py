@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "strategies": {
         *("errors", "algebra", "evaluation", "personal_task"),
         *("edited_model", "instruction", "payloads", "replies", "mediator_payload"),
+        *("edit_set", "declaration", "conflict_resolution"),
     },
     "progress": set(),
     "target_store": {"errors", "data", "editors", "instruction"},

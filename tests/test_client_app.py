@@ -55,7 +55,9 @@ def context(node_config) -> Context:
 def test_a_node_config_gives_model_edits_and_state(node_config, tmp_path):
     client = deployed_client(context(node_config))
 
-    subjects = [[case.request.subject for case in edits] for edits in client.edits.rounds]
+    subjects = [
+        [case.request.subject for case in edits] for edits in client.edits.rounds
+    ]
     assert subjects == [["France", "Japan"], ["Spain"]]
     assert client.name == "node-7"
     assert client.targets.store.folder == tmp_path / "state"

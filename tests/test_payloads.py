@@ -19,6 +19,7 @@ from flwr_collabedit.payloads import (
     to_record,
     unpack_statistics,
 )
+from flwr_collabedit.replies import as_statistics
 
 KEYS = torch.tensor([[1.0, 2.0], [0.0, 2.0], [3.0, 1.0]], dtype=torch.float64)
 RESIDUALS = torch.tensor([[1.0, -1.0], [0.5, 2.0]], dtype=torch.float64)
@@ -110,7 +111,7 @@ def test_both_forms_carry_the_same_statistics(form):
     expected = EditStatistics.from_pairs(KEYS, RESIDUALS)
 
     parts = pack_statistics(KEYS, RESIDUALS, form, "float64")
-    found = unpack_statistics(parts, form, SHAPE, num_edits=2)
+    found = as_statistics(unpack_statistics(parts, form, SHAPE, num_edits=2))
 
     torch.testing.assert_close(found.gram, expected.gram, rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(found.cross, expected.cross, rtol=1e-13, atol=1e-13)

@@ -52,6 +52,11 @@ class EditHistory:
         """Whether targets, keys and residuals are measured on the base model."""
         return self.option == "d4s"
 
+    @property
+    def betas(self) -> tuple[float, float]:
+        """``beta_0`` and ``beta_1``."""
+        return self.beta_0, self.beta_1
+
     def solve(
         self,
         name: str,

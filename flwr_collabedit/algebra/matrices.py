@@ -1,4 +1,4 @@
-"""The one check that every matrix passes where it enters the algebra."""
+"""Checks of matrices where they enter the algebra."""
 
 import torch
 from torch import Tensor
@@ -56,3 +56,20 @@ def as_float64(
             f"overflow or a diverged optimisation where it was measured"
         )
     return matrix.to(torch.float64)
+
+
+def is_semidefinite(gram: Tensor, eps: float = torch.finfo(torch.float32).eps) -> bool:
+    """Return whether a symmetric matrix is positive semidefinite, up to rounding.
+
+    Parameters
+    ----------
+    gram : Tensor
+        Shape ``(d, d)``, float64.
+    eps : float
+        Relative rounding of its entries, float32's by default: it moves an eigenvalue
+        by at most ``d * eps`` times the largest diagonal entry.
+    """
+    slack = 4 * len(gram) * eps * gram.diagonal().max().clamp(min=0)
+    shifted = gram.clone()
+    shifted.diagonal().add_(slack + torch.finfo(gram.dtype).tiny)
+    return int(torch.linalg.cholesky_ex(shifted).info) == 0

@@ -8,16 +8,20 @@ ICLR 2025, https://arxiv.org/abs/2410.09508, section 4. The paper merges
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from logging import INFO
 from typing import Any
 
+import torch
 from flwr.app import Message
 from flwr.common import log
 from flwr.serverapp import Grid
 from torch import Tensor
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
+from flwr_collabedit.algebra.factors import SealedFactors
 from flwr_collabedit.algebra.history import EditHistory, check_history
+from flwr_collabedit.algebra.ledger import LedgerEntry
 from flwr_collabedit.algebra.running_sum import StatisticsSum
 from flwr_collabedit.algebra.schedule import (
     check_schedule,
@@ -29,10 +33,12 @@ from flwr_collabedit.algebra.schedule import (
 )
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError, SecondMomentError
-from flwr_collabedit.instruction import Form
-from flwr_collabedit.replies import read_reply
+from flwr_collabedit.instruction import Form, Instruction, Phase
+from flwr_collabedit.payloads import sender_of
+from flwr_collabedit.replies import as_statistics, read_reply
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
 from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
+from flwr_collabedit.strategies.server_state import ServerState
 
 
 class CollabEditStrategy(EditStrategy):
@@ -106,7 +112,7 @@ class CollabEditStrategy(EditStrategy):
         check_sweeps(self.layer_schedule, self.residual_split, sweeps, sweep_tolerance)
         self.sweeps, self.sweep_tolerance = sweeps, sweep_tolerance
         option = check_history(history, self.layer_schedule, sweeps, beta_0, beta_1)
-        self.history = EditHistory(option, beta_0, beta_1)
+        self.state = ServerState(history=EditHistory(option, beta_0, beta_1))
         if second_moment_weight <= 0:
             raise ConfigurationError(
                 f"Expected second_moment_weight > 0, found {second_moment_weight}."
@@ -121,16 +127,42 @@ class CollabEditStrategy(EditStrategy):
             )
         self.form: Form = form
 
+    @property
+    def history(self) -> EditHistory:
+        """What earlier rounds left behind."""
+        return self.state.history
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What must be the same for a run to go on from a checkpoint."""
+        return {
+            **super().identity,
+            "layer schedule": self.layer_schedule,
+            "residual split": self.residual_split,
+            "sweeps": str((self.sweeps, self.sweep_tolerance)),
+            "second moment weight": str(self.second_moment_weight),
+            "form": self.form,
+            "history": str((self.history.option, *self.history.betas)),
+        }
+
+    def measured_deltas(self) -> Mapping[str, Tensor]:
+        """Return the deltas of the model that targets are optimised on: D4S's none."""
+        if not self.history.is_from_base:
+            return super().measured_deltas()
+        return {name: torch.zeros_like(d) for name, d in self.state.deltas.items()}
+
     def edit(self, grid: Grid, nodes: Sequence[int], report: RoundReport) -> None:
         """Run sweeps, each of one exchange a group of layers, solving after each."""
-        start = dict(self._deltas)
+        start = dict(self.state.deltas)
         norms = report.sweep_residual_norms
         totals: dict[str, EditStatistics] = {}
         for _ in range(self.sweeps):
             nodes = self._sweep(grid, nodes, start, report, totals)
             if sweeps_settled(norms, self.sweep_tolerance):
                 break
-        self.history = self.history.plus(totals)
+        names = sorted(self.messenger.name_of(node) for node in nodes)
+        state = self.state.with_participants(names, report.server_round)
+        self.state = replace(state, history=state.history.plus(totals))
         report.residual_norm_before = norms[0]
         report.num_clients = len(nodes)
 
@@ -163,9 +195,11 @@ class CollabEditStrategy(EditStrategy):
                 report.sweep_residual_norms.append(figures.residual_norm)
                 report.num_edits = found[measured[0]].num_edits
             began = time.perf_counter()
+            deltas = dict(self.state.deltas)
             for name, total in found.items():
-                written = None if first else self._deltas[name] - start[name]
-                self._deltas[name] = self._solved(name, total, written)
+                written = None if first else deltas[name] - start[name]
+                deltas[name] = self._solved(name, total, written)
+            self.state = replace(self.state, deltas=deltas)
             report.add_seconds("solve", time.perf_counter() - began)
         return nodes
 
@@ -176,29 +210,46 @@ class CollabEditStrategy(EditStrategy):
         measured: tuple[str, ...],
         report: RoundReport,
     ) -> tuple[dict[str, EditStatistics], ReplyFigures, list[int]]:
-        instruction = self.instruction(
-            report.server_round,
-            measured,
-            self.layer_schedule,
-            self.residual_split,
-            self.form,
-        )
+        instruction = self._instruction(report.server_round, measured)
         shapes = self.model.shapes
         totals = {name: StatisticsSum.zero(*shapes[name]) for name in measured}
         figures = ReplyFigures()
+        entries: list[LedgerEntry] = []
 
         def accept(reply: Message) -> None:
-            statistics, _ = read_reply(
-                reply.content, instruction, shapes, self.max_norm
+            found = read_reply(
+                reply.content, instruction, shapes, self.options.max_norm
             )
             for name in measured:
-                totals[name] = totals[name].plus(statistics[name])
+                totals[name] = totals[name].plus(as_statistics(found[name]))
             figures.add(reply)
+            factors = {n: f for n, f in found.items() if isinstance(f, SealedFactors)}
+            if factors and self.history.is_from_base:
+                sender = sender_of(reply)
+                entries.append(LedgerEntry(sender, report.server_round, factors))
 
         accepted = self.ask(grid, nodes, instruction, accept, report)
+        ledger = self.state.ledger
+        # By name, so that the order of replies does not show in a checkpoint either.
+        for entry in sorted(entries, key=lambda entry: entry.client):
+            ledger = ledger.plus(entry)
+        self.state = replace(self.state, ledger=ledger)
         figures.enter(report)
         sums = {name: total.total for name, total in totals.items()}
         return sums, figures, accepted
+
+    def _instruction(
+        self, server_round: int, measured: tuple[str, ...], phase: Phase = "edit"
+    ) -> Instruction:
+        return self.messenger.instruction(
+            server_round,
+            measured,
+            layer_schedule=self.layer_schedule,
+            residual_split=self.residual_split,
+            form=self.form,
+            phase=phase,
+            measured_on="base" if self.history.is_from_base else "current",
+        )
 
     def _solved(
         self, name: str, total: EditStatistics, written: Tensor | None
@@ -206,7 +257,7 @@ class CollabEditStrategy(EditStrategy):
         names = self.model.parameters
         share = residual_share(names.index(name), len(names), self.residual_split)
         prior = self.second_moment_weight * self.second_moments[name].double()
-        delta = self._deltas[name]
+        delta = self.state.deltas[name]
         return self.history.solve(name, total, prior, share, delta, written)
 
 

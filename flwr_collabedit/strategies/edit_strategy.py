@@ -1,9 +1,10 @@
-"""What every editing strategy shares: who is asked, what is sent, what is reported."""
+"""What every editing strategy shares: Flower's loop, the messages, the state."""
 
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from logging import INFO
+from typing import Any
 
 import torch
 from flwr.app import (
@@ -19,26 +20,17 @@ from flwr.serverapp.exception import AggregationError
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
-from flwr_collabedit.algebra.schedule import LayerSchedule, ResidualSplit
 from flwr_collabedit.edited_model import EditedModel
-from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.evaluation.metrics import MetricSums
-from flwr_collabedit.instruction import Form, Instruction, WireDtype
-from flwr_collabedit.payloads import (
-    ARRAYS,
-    digest,
-    pack_deltas,
-    read_deltas,
-    record_bytes,
-)
+from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.payloads import digest, pack_deltas, read_deltas
+from flwr_collabedit.strategies.checkpoint import Checkpoint
 from flwr_collabedit.strategies.evaluation import read_evaluations
-from flwr_collabedit.strategies.exchange import (
-    build_messages,
-    run_exchange,
-    sample_nodes,
-    wait_for_nodes,
-)
+from flwr_collabedit.strategies.exchange import sample_nodes, wait_for_nodes
+from flwr_collabedit.strategies.messenger import Messenger
+from flwr_collabedit.strategies.round_options import RoundOptions
 from flwr_collabedit.strategies.round_report import RoundReport
+from flwr_collabedit.strategies.server_state import ServerState
 
 
 class EditStrategy(Strategy):
@@ -59,31 +51,11 @@ class EditStrategy(Strategy):
     hyperparameters, contexts : str
         JSON of the editor's configuration and the shared context templates; the
         server reads no more of them than the editor's name.
-    wire_dtype : {"float32", "float64"}
-        Of all arrays in messages, both ways.
-    min_available_nodes : int
-        Connected clients to wait for before each round.
-    min_replies : int or None
-        Valid replies that each exchange needs; ``None`` asks for all that were asked.
-    fraction_train : float
-        Share of the connected clients, in (0, 1], that a round asks to edit, at least
-        one. Who is left out keeps its edits of that round to itself: they are written
-        in no later round. All clients are scored, on unwritten edits too.
-    seed : int
-        With the round's number it seeds who is asked.
-    max_norm : float or None
-        Bound on the Frobenius norm of each array in a reply.
-    exchange_timeout_s : float
-        How long an exchange waits for replies.
-    evaluate : bool
-        Whether clients score their own cases after every round.
-    evaluate_every : int
-        With ``evaluate``, every so many rounds, and after the last one.
-    evaluate_before : bool
-        Whether, with ``evaluate``, they also score them before the first round: the
-        same figures for every strategy, so that a comparison needs them only once.
     on_round : callable or None
-        Called with the `RoundReport` of each finished round, 0 included.
+        Called with the `RoundReport` of each finished round, 0 included; not for
+        rounds that a checkpoint has.
+    **options
+        See `RoundOptions`.
     """
 
     def __init__(
@@ -92,52 +64,20 @@ class EditStrategy(Strategy):
         *,
         hyperparameters: str,
         contexts: str,
-        wire_dtype: WireDtype = "float32",
-        min_available_nodes: int = 2,
-        min_replies: int | None = None,
-        fraction_train: float = 1.0,
-        seed: int = 0,
-        max_norm: float | None = None,
-        exchange_timeout_s: float = 3600.0,
-        evaluate: bool = True,
-        evaluate_every: int = 1,
-        evaluate_before: bool = True,
         on_round: Callable[[RoundReport], None] | None = None,
+        **options: Any,
     ) -> None:
-        if min_available_nodes < 1 or (min_replies is not None and min_replies < 1):
-            raise ConfigurationError(
-                "Expected min_available_nodes and min_replies of at least 1, found "
-                f"{min_available_nodes} and {min_replies}."
-            )
-        if evaluate_every < 1:
-            raise ConfigurationError(
-                f"Expected evaluate_every of at least 1, found {evaluate_every}."
-            )
-        if not 0 < fraction_train <= 1:
-            raise ConfigurationError(
-                "Expected fraction_train above 0 and at most 1, found "
-                f"{fraction_train}. 1 asks every client."
-            )
-        self.model = model
-        self.hyperparameters = hyperparameters
-        self.contexts = contexts
-        self.wire_dtype: WireDtype = wire_dtype
-        self.min_available_nodes = min_available_nodes
-        self.min_replies = min_replies
-        self.fraction_train, self.seed = fraction_train, seed
-        self.max_norm = max_norm
-        self.exchange_timeout_s = exchange_timeout_s
-        self.evaluate, self.evaluate_every = evaluate, evaluate_every
-        self.evaluate_before = evaluate and evaluate_before
+        self.model, self.hyperparameters = model, hyperparameters
+        self.options = RoundOptions(**options)
+        self.messenger = Messenger(model, hyperparameters, contexts, self.options)
+        self.state = ServerState()
         self.reports: list[RoundReport] = []
         self._on_round = on_round
-        self._deltas: dict[str, Tensor] = {}
-        self._round_id = ""
-        self._num_rounds = 0
+        self._completed = self._num_rounds = 0
 
     @abstractmethod
     def edit(self, grid: Grid, nodes: Sequence[int], report: RoundReport) -> None:
-        """Run the round's exchanges and advance ``self._deltas``."""
+        """Run the round's exchanges and replace ``self.state``."""
 
     def initial_arrays(self) -> ArrayRecord:
         """Return zero deltas for every edited weight."""
@@ -157,17 +97,23 @@ class EditStrategy(Strategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Score the unedited model if wanted, run Flower's loop from zero deltas."""
+        """Score the unedited model if wanted, run Flower's loop from zero deltas.
+
+        Rounds that a checkpoint has are taken from it: no client is asked for them.
+        """
         arrays = self.initial_arrays() if initial_arrays is None else initial_arrays
         self._num_rounds = num_rounds
-        if self.evaluate_before:
+        if resumed := self._resume():
+            self._completed, self.state, self.reports = resumed
+            log(INFO, "Going on after round %s of the checkpoint", self._completed)
+        elif self.options.evaluate and self.options.evaluate_before:
             self.reports.append(RoundReport(0))
             messages = self.configure_evaluate(
                 0, arrays, evaluate_config or ConfigRecord(), grid
             )
             replies = grid.send_and_receive(messages, timeout=timeout)
             self.aggregate_evaluate(0, replies)
-        return super().start(
+        result = super().start(
             grid,
             arrays,
             num_rounds,
@@ -176,17 +122,22 @@ class EditStrategy(Strategy):
             evaluate_config,
             evaluate_fn,
         )
+        result.arrays = self._arrays()
+        return result
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Run the round's exchanges; nothing is left for Flower to send."""
+        if server_round <= self._completed:
+            return ()
         self._begin(server_round, arrays, config)
-        nodes = wait_for_nodes(grid, self.min_available_nodes, self.exchange_timeout_s)
-        asked = sample_nodes(nodes, self.fraction_train, self.seed + server_round)
-        if self.min_replies is not None and self.min_replies > len(asked):
+        nodes = self._wait(grid)
+        options = self.options
+        asked = sample_nodes(nodes, options.fraction_train, options.seed + server_round)
+        if options.min_replies is not None and options.min_replies > len(asked):
             raise AggregationError(
-                f"Round {server_round}: min_replies is {self.min_replies}, but only "
+                f"Round {server_round}: min_replies is {options.min_replies}, but only "
                 f"{len(asked)} of {len(nodes)} clients are asked. Lower min_replies or "
                 "raise fraction_train."
             )
@@ -198,24 +149,27 @@ class EditStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the cumulative deltas and the figures of the round's exchanges."""
-        report = self.reports[-1]
+        report = self._report(server_round)
         if not self._is_evaluated(server_round):
             self._finish(report)
-        return pack_deltas(self._deltas, "float64"), report.train_metrics()
+        return self._arrays(), report.train_metrics()
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask every client to score its own cases on the current model."""
-        if not self._is_evaluated(server_round):
+        is_done = 0 < server_round <= self._completed
+        if is_done or not self._is_evaluated(server_round):
             return ()
         if server_round == 0:
             self._begin(server_round, arrays, config)
-        self._config = dict(config)
-        nodes = wait_for_nodes(grid, self.min_available_nodes, self.exchange_timeout_s)
+        self.messenger.config = dict(config)
+        nodes = self._wait(grid)
         instruction = self.evaluation_instruction(server_round)
         self._num_asked = len(nodes)
-        return self.messages(nodes, instruction, MessageType.EVALUATE)
+        return self.messenger.messages(
+            nodes, instruction, self.state, MessageType.EVALUATE
+        )
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -223,13 +177,14 @@ class EditStrategy(Strategy):
         """Return the scores over all clients' cases, from their sums and counts."""
         if not self._is_evaluated(server_round):
             return None
-        needed = self._num_asked if self.min_replies is None else self.min_replies
-        instruction = self.evaluation_instruction(server_round)
-        by_node, dropped = read_evaluations(replies, instruction, needed)
-        report = self.reports[-1]
-        self.set_evaluation(report, by_node)
-        report.dropped |= dropped
-        self._finish(report)
+        report = self._report(server_round)
+        if server_round == 0 or server_round > self._completed:
+            needed = self.options.min_replies or self._num_asked
+            instruction = self.evaluation_instruction(server_round)
+            by_node, dropped = read_evaluations(replies, instruction, needed)
+            self.set_evaluation(report, by_node)
+            report.dropped |= dropped
+            self._finish(report)
         return MetricRecord({**report.evaluation})
 
     def set_evaluation(
@@ -241,44 +196,13 @@ class EditStrategy(Strategy):
     def summary(self) -> None:
         """Log what is edited and what a round needs."""
         log(INFO, "\t├──> Edited weights: %s", ", ".join(self.model.parameters))
-        log(INFO, "\t├──> Wire dtype: %s", self.wire_dtype)
-        log(INFO, "\t└──> Clients to wait for: %s", self.min_available_nodes)
-
-    def instruction(
-        self,
-        server_round: int,
-        measured: tuple[str, ...] = (),
-        layer_schedule: LayerSchedule = "synchronous",
-        residual_split: ResidualSplit = "remaining",
-        form: Form = "factors",
-    ) -> Instruction:
-        """Return what one exchange of the round asks of the clients."""
-        return Instruction(
-            server_round=server_round,
-            round_id=self._round_id,
-            fingerprint=self.model.fingerprint,
-            parameters=self.model.parameters,
-            measured=measured,
-            layer_schedule=layer_schedule,
-            residual_split=residual_split,
-            form=form,
-            wire_dtype=self.wire_dtype,
-            hyperparameters=self.hyperparameters,
-            contexts=self.contexts,
-        )
+        log(INFO, "\t├──> Wire dtype: %s", self.options.wire_dtype)
+        waited = self.options.min_available_nodes
+        log(INFO, "\t└──> Clients to wait for: %s", waited)
 
     def evaluation_instruction(self, server_round: int) -> Instruction:
         """Return what an evaluation asks of the clients."""
-        return self.instruction(server_round)
-
-    def messages(
-        self, nodes: Sequence[int], instruction: Instruction, message_type: str
-    ) -> list[Message]:
-        """Return one message a node: the current deltas and the instruction."""
-        arrays = pack_deltas(self._deltas, self.wire_dtype)
-        config = {**self._config, **instruction.to_config()}
-        group = str(instruction.server_round)
-        return build_messages(nodes, arrays, config, message_type, group)
+        return self.messenger.instruction(server_round)
 
     def ask(
         self,
@@ -289,51 +213,70 @@ class EditStrategy(Strategy):
         report: RoundReport,
     ) -> list[int]:
         """Run one training exchange; return the nodes whose replies were accepted."""
-        messages = self.messages(nodes, instruction, MessageType.TRAIN)
-        return self.exchange(
-            grid, messages, ", ".join(instruction.measured), accept, report
+        messages = self.messenger.messages(nodes, instruction, self.state)
+        what = ", ".join(instruction.measured) or instruction.phase
+        return self.messenger.exchange(grid, messages, what, accept, report)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What must be the same for a run to go on from a checkpoint."""
+        return {
+            "strategy": type(self).__name__,
+            "model": self.model.fingerprint,
+            "hyperparameters": self.hyperparameters,
+            "contexts": self.messenger.contexts,
+            "wire dtype": self.options.wire_dtype,
+        }
+
+    def _wait(self, grid: Grid) -> list[int]:
+        options = self.options
+        return wait_for_nodes(
+            grid, options.min_available_nodes, options.exchange_timeout_s
         )
 
-    def exchange(
-        self,
-        grid: Grid,
-        messages: Sequence[Message],
-        what: str,
-        accept: Callable[[Message], None],
-        report: RoundReport,
-    ) -> list[int]:
-        """Send training messages; return the nodes whose replies were accepted."""
-        for message in messages:
-            arrays = message.content.array_records[ARRAYS]
-            report.download_bytes += record_bytes(arrays)
-        needed = len(messages)
-        if self.min_replies is not None:
-            needed = min(needed, self.min_replies)
-        started = time.perf_counter()
-        outcome = run_exchange(
-            grid,
-            messages,
-            accept,
-            label=f"Round {report.server_round}, {what}",
-            min_replies=needed,
-            timeout_s=self.exchange_timeout_s,
-        )
-        report.add_seconds("exchange", time.perf_counter() - started)
-        report.dropped |= {str(node): why for node, why in outcome.dropped.items()}
-        return outcome.accepted
+    def _report(self, server_round: int) -> RoundReport:
+        return next(r for r in self.reports if r.server_round == server_round)
 
     def _is_evaluated(self, server_round: int) -> bool:
-        due = server_round % self.evaluate_every == 0
-        return self.evaluate and (due or server_round == self._num_rounds)
+        return self.options.is_evaluated(server_round, self._num_rounds)
 
     def _begin(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord
     ) -> None:
-        self._deltas = read_deltas(arrays, self.model)
-        self._config = dict(config)
-        if server_round > 0 or not self._round_id:
-            self._round_id = digest(pack_deltas(self._deltas, self.wire_dtype))
+        self.messenger.config = dict(config)
+        if not self.state.deltas:
+            deltas = read_deltas(arrays, self.model)
+            self.state = replace(self.state, deltas=deltas)
+        if server_round > 0 or not self.messenger.round_id:
+            measured = self.measured_deltas()
+            self.messenger.round_id = digest(
+                pack_deltas(measured, self.options.wire_dtype)
+            )
+
+    def measured_deltas(self) -> Mapping[str, Tensor]:
+        """Return the deltas of the model that a round's targets are optimised on."""
+        return self.state.deltas
+
+    def _arrays(self) -> ArrayRecord:
+        return pack_deltas(self.state.deltas, "float64")
+
+    def _checkpoint(self) -> Checkpoint | None:
+        options = self.options
+        if options.checkpoint_folder is None:
+            return None
+        return Checkpoint(
+            options.checkpoint_folder, self.identity, options.keep_checkpoints
+        )
+
+    def _resume(self) -> tuple[int, ServerState, list[RoundReport]] | None:
+        checkpoint = self._checkpoint()
+        return checkpoint.load() if checkpoint else None
 
     def _finish(self, report: RoundReport) -> None:
+        if report.server_round <= self._completed and report.server_round > 0:
+            return
         if self._on_round is not None:
             self._on_round(report)
+        checkpoint = self._checkpoint()
+        if checkpoint and report.server_round > 0:
+            checkpoint.save(report.server_round, self.state, self.reports)

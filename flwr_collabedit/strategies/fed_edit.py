@@ -20,7 +20,7 @@ from flwr_collabedit.errors import ConfigurationError, PayloadError
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.mediator_payload import read_vectors_reply, vectors_record
-from flwr_collabedit.payloads import CONFIG, METRICS, RE_EDIT_COUNTS, SENDER
+from flwr_collabedit.payloads import METRICS, RE_EDIT_COUNTS
 from flwr_collabedit.personal_task import PersonalTask, Selection, Similarity, TargetsOn
 from flwr_collabedit.replies import checked_records
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
@@ -83,6 +83,11 @@ class FedEditStrategy(EditStrategy):
         **common: Any,
     ) -> None:
         super().__init__(model, **common)
+        if self.options.checkpoint_folder is not None:
+            raise ConfigurationError(
+                "FedEdit has no checkpoints: its models are the clients' own, kept in "
+                "their folders. Leave checkpoint_folder out."
+            )
         if not -1 <= alpha <= 1:
             raise ConfigurationError(
                 f"Expected alpha in [-1, 1], the range of a cosine, found {alpha}."
@@ -102,7 +107,6 @@ class FedEditStrategy(EditStrategy):
             selection=selection,
         )
         self.store = MediatorStore(num_slots, max_vectors)
-        self._senders: dict[int, str] = {}
 
     def initial_arrays(self) -> ArrayRecord:
         """Return no arrays: there is no global model."""
@@ -115,14 +119,14 @@ class FedEditStrategy(EditStrategy):
     def _asked(
         self, slot: int, task: PersonalTask, measured: tuple[str, ...] = ()
     ) -> Instruction:
-        asked = self.instruction(slot, measured, form="mkv")
+        asked = self.messenger.instruction(slot, measured, form="mkv")
         return asked.model_copy(update={"personal": task.model_dump_json()})
 
     def _begin(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord
     ) -> None:
-        self._config = dict(config)
-        self._round_id = f"slot-{server_round}"
+        self.messenger.config = dict(config)
+        self.messenger.round_id = f"slot-{server_round}"
 
     def edit(self, grid: Grid, nodes: Sequence[int], report: RoundReport) -> None:
         """Run the slot's two exchanges: all share before any re-edits."""
@@ -143,12 +147,10 @@ class FedEditStrategy(EditStrategy):
 
         def accept(reply: Message) -> None:
             vectors = read_vectors_reply(
-                reply.content, asked, self.model.shapes, self.max_norm
+                reply.content, asked, self.model.shapes, self.options.max_norm
             )
             node = reply.metadata.src_node_id
-            sender = str(reply.content.config_records[CONFIG].get(SENDER, ""))
-            self.store.add(slot, node, sender, vectors)
-            self._senders[node] = sender
+            self.store.add(slot, node, self.messenger.name_of(node), vectors)
             report.num_edits += len(vectors)
             steps = int(vectors.gradient_steps.sum())
             report.count({"uploaded": len(vectors), "gradient-steps": steps})
@@ -193,8 +195,10 @@ class FedEditStrategy(EditStrategy):
         for node, (vectors, names) in chosen.items():
             update = {"phase": "re-edit", "alpha": alpha, "provenance": names}
             asked = self._asked(slot, self._task.model_copy(update=update))
-            arrays = vectors_record(vectors, self.model.parameters, self.wire_dtype)
-            config = {**self._config, **asked.to_config()}
+            arrays = vectors_record(
+                vectors, self.model.parameters, self.options.wire_dtype
+            )
+            config = {**self.messenger.config, **asked.to_config()}
             messages += build_messages(
                 [node], arrays, config, MessageType.TRAIN, str(slot)
             )
@@ -207,7 +211,7 @@ class FedEditStrategy(EditStrategy):
             figures.add(reply)
 
         if messages:
-            self.exchange(grid, messages, "re-edit", accept, report)
+            self.messenger.exchange(grid, messages, "re-edit", accept, report)
         figures.enter(report)
         counts = report.mediator
         counts["rejected"] = counts.get("offered", 0) - counts.get("selected", 0)
@@ -217,7 +221,7 @@ class FedEditStrategy(EditStrategy):
     ) -> None:
         """Enter every client's scores, own and received, and their weighted means."""
         super().set_evaluation(report, by_node)
-        names = {node: self._senders.get(node, str(node)) for node in by_node}
+        names = {node: self.messenger.name_of(node) or str(node) for node in by_node}
         report.personal = personal_figures({names[n]: s for n, s in by_node.items()})
 
     def summary(self) -> None:

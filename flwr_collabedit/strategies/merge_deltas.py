@@ -3,6 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from logging import INFO
 from typing import Any
 
@@ -109,17 +110,17 @@ class MergeDeltasStrategy(EditStrategy):
         shapes = self.model.shapes
         mergers = {name: self.merger(shape) for name, shape in shapes.items()}
         figures = ReplyFigures()
-        instruction = self.instruction(
+        instruction = self.messenger.instruction(
             report.server_round,
             self.model.parameters,
-            self.layer_schedule,
-            self.residual_split,
-            "delta",
+            layer_schedule=self.layer_schedule,
+            residual_split=self.residual_split,
+            form="delta",
         )
 
         def accept(reply: Message) -> None:
             deltas, num_edits = read_delta_reply(
-                reply.content, instruction, shapes, self.max_norm
+                reply.content, instruction, shapes, self.options.max_norm
             )
             for name, delta in deltas.items():
                 mergers[name].add(delta, num_edits)
@@ -131,9 +132,11 @@ class MergeDeltasStrategy(EditStrategy):
         report.sweep_residual_norms = [figures.residual_norm]
         report.residual_norm_before = figures.residual_norm
         began = time.perf_counter()
+        deltas = dict(self.state.deltas)
         for name in shapes:
             # Popped, so that what a merger holds is free before the next one works.
-            self._deltas[name] = self._deltas[name] + mergers.pop(name).merged()
+            deltas[name] = deltas[name] + mergers.pop(name).merged()
+        self.state = replace(self.state, deltas=deltas)
         report.add_seconds("merge", time.perf_counter() - began)
 
     def summary(self) -> None:

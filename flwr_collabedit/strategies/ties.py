@@ -52,7 +52,7 @@ class TiesMerging(MergeDeltasStrategy):
 
     def merger(self, shape: tuple[int, int]) -> Merger:
         """Return a merger that holds all deltas in the dtype in which they came."""
-        dtype = torch.float32 if self.wire_dtype == "float32" else torch.float64
+        dtype = torch.float32 if self.options.wire_dtype == "float32" else torch.float64
         return _TiesMerger(self.density, self.scale, dtype)
 
 

@@ -189,7 +189,7 @@ def test_a_slot_that_repeats_is_refused_by_the_client(lm, moments, tmp_path):
 def test_two_clients_of_one_name_are_told(lm, moments, tmp_path):
     grid = make_grid(lm, moments, tmp_path, rename=lambda name: "same")
 
-    with pytest.raises(AggregationError, match="are here already"):
+    with pytest.raises(AggregationError, match="has the name 'same' already"):
         make_server(lm, evaluate=False).start(grid, num_rounds=1)
 
 

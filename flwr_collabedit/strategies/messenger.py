@@ -1,0 +1,129 @@
+"""What a strategy says to the clients, and what it hears of them in an exchange."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import Message, MessageType
+from flwr.common import ConfigRecordValues
+from flwr.serverapp import Grid
+
+from flwr_collabedit.edit_set import EditSet
+from flwr_collabedit.edited_model import EditedModel
+from flwr_collabedit.errors import PayloadError
+from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.payloads import ARRAYS, pack_deltas, record_bytes, sender_of
+from flwr_collabedit.strategies.exchange import build_messages, run_exchange
+from flwr_collabedit.strategies.round_options import RoundOptions
+from flwr_collabedit.strategies.round_report import RoundReport
+from flwr_collabedit.strategies.server_state import ServerState
+
+
+@dataclass
+class Messenger:
+    """Makes instructions and messages, and runs exchanges.
+
+    Attributes
+    ----------
+    model, hyperparameters, contexts, options
+        Of the strategy.
+    round_id : str
+        Identifies the model that the round's targets are optimised on.
+    config : mapping
+        What the user adds to every message.
+    names : dict of int to str
+        Under which name each node has replied.
+    """
+
+    model: EditedModel
+    hyperparameters: str
+    contexts: str
+    options: RoundOptions
+    round_id: str = ""
+    config: Mapping[str, ConfigRecordValues] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def instruction(
+        self, server_round: int, measured: tuple[str, ...] = (), **fields: Any
+    ) -> Instruction:
+        """Return what one exchange of the round asks of the clients."""
+        return Instruction(
+            server_round=server_round,
+            round_id=self.round_id,
+            fingerprint=self.model.fingerprint,
+            parameters=self.model.parameters,
+            measured=measured,
+            wire_dtype=self.options.wire_dtype,
+            hyperparameters=self.hyperparameters,
+            contexts=self.contexts,
+            **fields,
+        )
+
+    def messages(
+        self,
+        nodes: Sequence[int],
+        instruction: Instruction,
+        state: ServerState,
+        message_type: str = MessageType.TRAIN,
+        withdrawn: Mapping[int, EditSet] | None = None,
+    ) -> list[Message]:
+        """Return one message a node: the current deltas and the instruction.
+
+        Each node is told which of its own edits do not count, and which of them, by
+        ``withdrawn``, are to be taken out.
+        """
+        arrays = pack_deltas(state.deltas, self.options.wire_dtype)
+        group = str(instruction.server_round)
+        found: list[Message] = []
+        for node in nodes:
+            inactive = state.inactive.get(self.name_of(node), EditSet())
+            update = {"inactive": inactive.to_json()}
+            if withdrawn is not None:
+                update["withdrawn"] = withdrawn[node].to_json()
+            own = instruction.model_copy(update=update)
+            config = {**self.config, **own.to_config()}
+            found += build_messages([node], arrays, config, message_type, group)
+        return found
+
+    def name_of(self, node: int) -> str:
+        """Return the name under which a node has replied, empty before it has."""
+        return self.names.get(node, "")
+
+    def exchange(
+        self,
+        grid: Grid,
+        messages: Sequence[Message],
+        what: str,
+        accept: Callable[[Message], None],
+        report: RoundReport,
+    ) -> list[int]:
+        """Send training messages; return the nodes whose replies were accepted."""
+        for message in messages:
+            arrays = message.content.array_records[ARRAYS]
+            report.download_bytes += record_bytes(arrays)
+        needed = len(messages)
+        if self.options.min_replies is not None:
+            needed = min(needed, self.options.min_replies)
+
+        senders: dict[str, int] = {}
+
+        def accept_named(reply: Message) -> None:
+            node, sender = reply.metadata.src_node_id, sender_of(reply)
+            if senders.setdefault(sender, node) != node:
+                raise PayloadError(f"Another client has the name {sender!r} already.")
+            self.names[node] = sender
+            accept(reply)
+
+        started = time.perf_counter()
+        outcome = run_exchange(
+            grid,
+            messages,
+            accept_named,
+            label=f"Round {report.server_round}, {what}",
+            min_replies=needed,
+            timeout_s=self.options.exchange_timeout_s,
+        )
+        report.add_seconds("exchange", time.perf_counter() - started)
+        report.dropped |= {str(node): why for node, why in outcome.dropped.items()}
+        return outcome.accepted

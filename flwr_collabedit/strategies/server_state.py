@@ -1,0 +1,48 @@
+"""All that a server knows between rounds, as one value that can be kept or undone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from torch import Tensor
+
+from flwr_collabedit.algebra.history import EditHistory
+from flwr_collabedit.algebra.ledger import Ledger
+from flwr_collabedit.edit_set import EditSet
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """The state after some rounds; a round replaces it, or leaves it as it was.
+
+    Attributes
+    ----------
+    deltas : mapping of str to Tensor
+        Cumulative deltas ``(d_value, d_key)``, float64, by parameter.
+    history : EditHistory
+        Running sums of earlier rounds.
+    ledger : Ledger
+        What each client contributed.
+    took_part : mapping of str to tuple of int
+        Rounds in which each client's edits were accepted, by its name.
+    inactive : mapping of str to EditSet
+        Edits that were left out or withdrawn, by client.
+    """
+
+    deltas: Mapping[str, Tensor] = field(default_factory=dict)
+    history: EditHistory = field(default_factory=EditHistory)
+    ledger: Ledger = field(default_factory=Ledger)
+    took_part: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    inactive: Mapping[str, EditSet] = field(default_factory=dict)
+
+    def with_participants(self, names: Sequence[str], server_round: int) -> Self:
+        """Return the state in which these clients took part in a round."""
+        rounds = {name: (*self.took_part.get(name, ()), server_round) for name in names}
+        return replace(self, took_part={**self.took_part, **rounds})
+
+    def without_edits(self, client: str, edits: EditSet) -> Self:
+        """Return the state in which some of a client's edits do not count."""
+        if not edits:
+            return self
+        both = self.inactive.get(client, EditSet()) | edits
+        return replace(self, inactive={**self.inactive, client: both})

@@ -28,6 +28,7 @@ MAY_IMPORT = {
         *("edit_set", "declaration", "conflict_resolution"),
     },
     "progress": set(),
+    "fact_tags": {"errors", "data"},
     "target_store": {"errors", "data", "editors", "instruction"},
     "personal_store": {"errors", "algebra", "mediator_payload"},
     "personal_editing": {
@@ -70,6 +71,7 @@ MUST_NOT_NEED = {
     "editors": {"flwr"},
     "evaluation": {"flwr"},
     "strategies": {"transformers"},
+    "fact_tags": {"flwr", "torch", "transformers"},
 }
 
 

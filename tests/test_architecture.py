@@ -29,6 +29,7 @@ MAY_IMPORT = {
     },
     "progress": set(),
     "fact_tags": {"errors", "data"},
+    "conflict_resolution": {"errors"},
     "target_store": {"errors", "data", "editors", "instruction"},
     "personal_store": {"errors", "algebra", "mediator_payload"},
     "personal_editing": {
@@ -72,6 +73,7 @@ MUST_NOT_NEED = {
     "evaluation": {"flwr"},
     "strategies": {"transformers"},
     "fact_tags": {"flwr", "torch", "transformers"},
+    "conflict_resolution": {"flwr", "torch", "transformers"},
 }
 
 

@@ -77,6 +77,12 @@ class EvaluationCase(BaseModel):
     copied_from : int or None
         Index of the client that owns the case, where this is another client's copy of
         it (`flwr_collabedit.data.copies`); the request is the original's.
+    conflicts_with : int, str or None
+        ``case_id`` of the case that this one contradicts: the same fact with another
+        target (`flwr_collabedit.data.conflicts`).
+    related : tuple of Question
+        Facts that support this one, each asked by a prompt with the subject in it.
+        They are not scored; `flwr_collabedit.data.augmentation` edits them too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,6 +93,8 @@ class EvaluationCase(BaseModel):
     neighborhood: tuple[Question, ...] = ()
     same_subject: tuple[Question, ...] = ()
     copied_from: Annotated[int, Field(ge=0)] | None = None
+    conflicts_with: int | str | None = None
+    related: tuple[Question, ...] = ()
 
     @property
     def rewrite_prompt(self) -> str:

@@ -1,13 +1,15 @@
 """Load evaluation cases from a file or from the Hugging Face hub."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from flwr_collabedit.data.conflicts import ConflictPair
 from flwr_collabedit.data.counterfact import read_counterfact
+from flwr_collabedit.data.easy import read_conflict_pair, read_easy
 from flwr_collabedit.data.easyedit import read_easyedit
 from flwr_collabedit.data.fields import Record
 from flwr_collabedit.data.record_source import iterate_records
@@ -15,7 +17,8 @@ from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.data.zsre import ZsreTarget, read_zsre
 from flwr_collabedit.errors import ConfigurationError, RequestFormatError, nearest
 
-Reader = Callable[[Record, int], EvaluationCase]
+T = TypeVar("T")
+Reader = Callable[[Record, int], T]
 
 
 def load_cases(
@@ -35,7 +38,8 @@ def load_cases(
         the id of a data set on the Hugging Face hub.
     data_format : str
         Layout of the records: ``counterfact`` (MEMIT's, also of Multi-CounterFact),
-        ``easyedit`` (flat) or ``zsre`` (MEND's).
+        ``easyedit`` (flat), ``zsre`` (MEND's) or ``easy`` (RoundEdit's, with or
+        without CollabEdit's conflicts).
     split : str or None
         Of a hub data set; ``None`` takes the only one. A file has none.
     limit : int or None
@@ -52,12 +56,9 @@ def load_cases(
         If an option is unknown or the source cannot be found.
     """
     reader = _find_reader(data_format, zsre_target)
-    if limit is not None and limit < 1:
-        raise ConfigurationError(f"expected limit of at least 1, found {limit}")
     cases: list[EvaluationCase] = []
     seen: dict[int | str, int] = {}
-    for index, record in enumerate(islice(iterate_records(source, split), limit)):
-        case = _read_record(reader, record, f"{source}, record {index}", index)
+    for index, case in enumerate(_read_all(reader, source, split, limit)):
         case_id = case.request.case_id
         if case_id in seen:
             raise RequestFormatError(
@@ -66,23 +67,47 @@ def load_cases(
             )
         seen[case_id] = index
         cases.append(case)
-    if not cases:
-        raise RequestFormatError(f"{source}: expected at least one record, found none")
     return cases
 
 
-def _find_reader(data_format: str, zsre_target: ZsreTarget) -> Reader:
+def load_conflict_pairs(
+    source: str | Path, *, limit: int | None = None
+) -> list[ConflictPair]:
+    """Return the competing edits of a file in the layout of Easy with conflicts.
+
+    Parameters
+    ----------
+    source, limit
+        As for `load_cases`, which with ``easy`` gives the edits that come before.
+
+    Raises
+    ------
+    RequestFormatError, ConfigurationError
+        As for `load_cases`.
+    """
+    return list(
+        _read_all(
+            lambda record, index: read_conflict_pair(record, index=index),
+            source,
+            None,
+            limit,
+        )
+    )
+
+
+def _find_reader(data_format: str, zsre_target: ZsreTarget) -> Reader[EvaluationCase]:
     targets = get_args(ZsreTarget)
     if zsre_target not in targets:
         raise ConfigurationError(
             f"unknown zsRE target {zsre_target!r}. {nearest(zsre_target, targets)}"
         )
-    readers: dict[str, Reader] = {
+    readers: dict[str, Reader[EvaluationCase]] = {
         "counterfact": lambda record, index: read_counterfact(record),
         "easyedit": lambda record, index: read_easyedit(record, index=index),
         "zsre": lambda record, index: read_zsre(
             record, index=index, target=zsre_target
         ),
+        "easy": lambda record, index: read_easy(record, index=index),
     }
     if data_format not in readers:
         raise ConfigurationError(
@@ -91,7 +116,19 @@ def _find_reader(data_format: str, zsre_target: ZsreTarget) -> Reader:
     return readers[data_format]
 
 
-def _read_record(reader: Reader, record: Any, where: str, index: int) -> EvaluationCase:
+def _read_all(
+    reader: Reader[T], source: str | Path, split: str | None, limit: int | None
+) -> Iterator[T]:
+    if limit is not None and limit < 1:
+        raise ConfigurationError(f"expected limit of at least 1, found {limit}")
+    index = -1
+    for index, record in enumerate(islice(iterate_records(source, split), limit)):
+        yield _read_record(reader, record, f"{source}, record {index}", index)
+    if index < 0:
+        raise RequestFormatError(f"{source}: expected at least one record, found none")
+
+
+def _read_record(reader: Reader[T], record: Any, where: str, index: int) -> T:
     if not isinstance(record, dict):
         raise RequestFormatError(f"{where}: expected an object, found {record!r}")
     if record.get("case_id") is not None:

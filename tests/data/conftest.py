@@ -58,6 +58,38 @@ def zsre_record() -> dict[str, Any]:
 
 
 @pytest.fixture
+def easy_record() -> dict[str, Any]:
+    return {
+        "type": "1-3@P366",
+        "edit": {
+            "relation": {
+                "id": "P366",
+                "prompt": "{} has use(s), such as",
+                "query": "What use does {} have?",
+                "label": "has use",
+            },
+            "subject": {"id": "Q1", "label": "glim"},
+            "new_object": {"id": "Q2", "label": "weaving"},
+            "object": {"id": "Q3", "label": "rope making"},
+        },
+        "true_objects": [
+            {"id": "Q4", "label": "sail mending"},
+            {"id": "Q3", "label": "rope making"},
+            {"id": "Q5", "label": "net repair"},
+        ],
+    }
+
+
+@pytest.fixture
+def conflict_record(easy_record: dict[str, Any]) -> dict[str, Any]:
+    edit = easy_record["edit"] | {
+        "new_object": "weeving",
+        "conflict_object": {"id": "Q-2", "label": "weaving"},
+    }
+    return easy_record | {"edit": edit}
+
+
+@pytest.fixture
 def published_data() -> Path:
     folder = Path(__file__).parents[3] / "shared" / "data"
     if not folder.is_dir():

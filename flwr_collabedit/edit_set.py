@@ -62,6 +62,15 @@ class EditSet:
         places = {r: None if p is None else sorted(p) for r, p in self.rounds.items()}
         return json.dumps(places)
 
+    def of_round(self, server_round: int) -> Self:
+        """Return the edits of one round."""
+        kept = {r: p for r, p in self.rounds.items() if r == server_round}
+        return type(self)(kept)
+
+    def __len__(self) -> int:
+        """Return the number of places, counting a whole round as one."""
+        return sum(1 if p is None else len(p) for p in self.rounds.values())
+
     def __bool__(self) -> bool:
         return bool(self.rounds)
 

@@ -79,6 +79,11 @@ def sender_of(reply: Message) -> str:
     return name
 
 
+def num_edits_of(reply: Message) -> int:
+    """Return the number of edits that a checked reply stands for."""
+    return int(reply.content.metric_records[METRICS][NUM_EDITS])  # type: ignore[arg-type]
+
+
 def to_record(
     keys: Sequence[str], arrays: Sequence[NDArray[np.generic]]
 ) -> ArrayRecord:

@@ -84,15 +84,31 @@ def read_metric_sums(content: RecordDict, instruction: Instruction) -> MetricSum
         If a record is missing, the reply answers another instruction or another model,
         or its metrics are not sums and counts.
     """
+    checked_config(content, instruction)
     metrics = content.metric_records.get(METRICS)
-    config = content.config_records.get(CONFIG)
-    if metrics is None or config is None:
-        raise PayloadError(
-            f"Expected the records {METRICS!r} and {CONFIG!r}, found "
-            f"{shorten(content)}. Use the ClientApp of flwr_collabedit."
-        )
-    _check_repeated(config, instruction)
+    if metrics is None:
+        raise _missing(content, METRICS)
     return MetricSums.from_flat(metrics)
+
+
+def checked_config(content: RecordDict, instruction: Instruction) -> ConfigRecord:
+    """Return the config record of a reply to this instruction.
+
+    Raises
+    ------
+    PayloadError
+        If it is missing, or answers another instruction or another model.
+    """
+    config = content.config_records.get(CONFIG)
+    if config is None:
+        raise _missing(content, CONFIG)
+    for key, expected in instruction.reply_config().items():
+        if config.get(key) != expected:
+            raise PayloadError(
+                f"Expected {key} {expected!r}, found {config.get(key)!r}. Use the same "
+                "model, tokenizer and flwr-collabedit on server and clients."
+            )
+    return config
 
 
 def checked_records(
@@ -106,15 +122,11 @@ def checked_records(
         If a record is missing, the reply answers another instruction or another model,
         or its arrays have other names.
     """
+    checked_config(content, instruction)
     arrays = content.array_records.get(ARRAYS)
     metrics = content.metric_records.get(METRICS)
-    config = content.config_records.get(CONFIG)
-    if arrays is None or metrics is None or config is None:
-        raise PayloadError(
-            f"Expected the records {ARRAYS!r}, {METRICS!r} and {CONFIG!r}, found "
-            f"{shorten(content)}. Use the ClientApp of flwr_collabedit."
-        )
-    _check_repeated(config, instruction)
+    if arrays is None or metrics is None:
+        raise _missing(content, ARRAYS, METRICS)
     num_edits = metrics.get(NUM_EDITS)
     if not isinstance(num_edits, int) or num_edits < 0:
         raise PayloadError(f"{NUM_EDITS} is {num_edits!r}; expected a count.")
@@ -126,13 +138,11 @@ def checked_records(
     return arrays, num_edits
 
 
-def _check_repeated(config: ConfigRecord, instruction: Instruction) -> None:
-    for key, expected in instruction.reply_config().items():
-        if config.get(key) != expected:
-            raise PayloadError(
-                f"Expected {key} {expected!r}, found {config.get(key)!r}. Use the same "
-                "model, tokenizer and flwr-collabedit on server and clients."
-            )
+def _missing(content: RecordDict, *names: str) -> PayloadError:
+    return PayloadError(
+        f"Expected the records {shorten(names)}, found {shorten(content)}. Use the "
+        "ClientApp of flwr_collabedit."
+    )
 
 
 def _unpack_all(

@@ -113,7 +113,9 @@ def client_app(
         figures = {}
         if instruction.phase == "declare":
             back = (withdrawals or {}).get((index, instruction.server_round), EditSet())
-            said = Declaration(num_edits=edits.num_edits, take_back=back.to_json())
+            said = Declaration(
+                num_edits=edits.num_edits, take_back=back.to_json(), **tags_of(edits)
+            )
             figures = {DECLARATION: said.model_dump_json()}
             parts, square = [], 0.0
         else:
@@ -138,6 +140,16 @@ def client_app(
         return tamper(index, Message(content, reply_to=message))
 
     return app
+
+
+def tags_of(edits: Edits) -> dict[str, object]:
+    """Return tags that are equal where seeds and goals are."""
+    columns = range(edits.num_edits)
+    return {
+        "fact_tags": [str(edits.seeds[:, i].tolist()) for i in columns],
+        "target_tags": [str(edits.goals[:, i].tolist()) for i in columns],
+        "key_check": "one key",
+    }
 
 
 def chosen_edits(rounds: Sequence[Edits], asked: Instruction) -> Edits:

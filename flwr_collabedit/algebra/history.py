@@ -60,7 +60,7 @@ class EditHistory:
     def solve(
         self,
         name: str,
-        total: EditStatistics,
+        total: StatisticsSum,
         prior: Tensor,
         share: float,
         delta: Tensor,
@@ -72,7 +72,7 @@ class EditHistory:
         ----------
         name : str
             The layer's parameter.
-        total : EditStatistics
+        total : StatisticsSum
             The round's edits, with undivided residuals.
         prior : Tensor
             ``C = lambda C0``, ``(d_key, d_key)``.
@@ -84,17 +84,16 @@ class EditHistory:
             What of it this round has written already, in an earlier sweep.
         """
         if self.option == "d4s":
-            everything = self._sum(name, total).plus(total).total
-            return solve_update(_scaled(everything, share), prior)
+            return solve_update(_scaled(self._with(name, total).total, share), prior)
         if self.option == "dynamic-covariance" and name in self.sums:
             prior = self.beta_0 * prior + self.beta_1 * self.sums[name].gram.total
-        return delta + solve_update(_scaled(total, share), prior, delta=written)
+        return delta + solve_update(_scaled(total.total, share), prior, delta=written)
 
-    def plus(self, totals: Mapping[str, EditStatistics]) -> Self:
+    def plus(self, totals: Mapping[str, StatisticsSum]) -> Self:
         """Return the history with a round's edits, by parameter."""
         if self.option == "none":
             return self
-        sums = {name: self._sum(name, t).plus(t) for name, t in totals.items()}
+        sums = {name: self._with(name, total) for name, total in totals.items()}
         return replace(self, sums={**self.sums, **sums})
 
     def minus(self, totals: Mapping[str, EditStatistics]) -> Self:
@@ -106,8 +105,8 @@ class EditHistory:
         sums = {name: self.sums[name].minus(t) for name, t in totals.items()}
         return replace(self, sums={**self.sums, **sums})
 
-    def _sum(self, name: str, like: EditStatistics) -> StatisticsSum:
-        return self.sums.get(name) or StatisticsSum.zero(like.d_value, like.d_key)
+    def _with(self, name: str, total: StatisticsSum) -> StatisticsSum:
+        return self.sums[name] + total if name in self.sums else total
 
 
 def check_history(

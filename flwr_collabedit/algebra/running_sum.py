@@ -51,6 +51,9 @@ class RunningSum:
         """Return the sum without a term."""
         return self.plus(-term)
 
+    def __add__(self, other: Self) -> Self:
+        return self.plus(other.total).plus(other.low)
+
 
 @dataclass(frozen=True, eq=False)
 class StatisticsSum:
@@ -77,6 +80,18 @@ class StatisticsSum:
     def total(self) -> EditStatistics:
         """The sum, in float64."""
         return EditStatistics(self.gram.total, self.cross.total, self.num_edits)
+
+    @classmethod
+    def of(cls, statistics: EditStatistics) -> Self:
+        """Return the sum of one set of edits."""
+        return cls.zero(statistics.d_value, statistics.d_key).plus(statistics)
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            self.gram + other.gram,
+            self.cross + other.cross,
+            self.num_edits + other.num_edits,
+        )
 
     def plus(self, term: EditStatistics) -> Self:
         """Return the sum with other edits."""

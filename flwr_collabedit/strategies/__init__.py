@@ -1,6 +1,7 @@
 """Flower strategies: thin shells over ``flwr_collabedit.algebra``."""
 
 from flwr_collabedit.strategies.collab_edit import CollabEditStrategy
+from flwr_collabedit.strategies.declarations import DeclarationRules
 from flwr_collabedit.strategies.edit_avg import EditAvg
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
 from flwr_collabedit.strategies.fed_edit import FedEditStrategy
@@ -8,9 +9,11 @@ from flwr_collabedit.strategies.round_report import RoundReport
 from flwr_collabedit.strategies.simple_average import SimpleAverage
 from flwr_collabedit.strategies.task_arithmetic import TaskArithmetic
 from flwr_collabedit.strategies.ties import TiesMerging
+from flwr_collabedit.strategies.withdrawal import Withdrawal
 
 __all__ = [
     "CollabEditStrategy",
+    "DeclarationRules",
     "EditAvg",
     "EditStrategy",
     "FedEditStrategy",
@@ -18,4 +21,5 @@ __all__ = [
     "SimpleAverage",
     "TaskArithmetic",
     "TiesMerging",
+    "Withdrawal",
 ]

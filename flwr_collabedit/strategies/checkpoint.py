@@ -7,7 +7,7 @@ has the same bytes as that of one that was never interrupted.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from flwr_collabedit.algebra.factors import SealedFactors
 from flwr_collabedit.algebra.history import EditHistory
 from flwr_collabedit.algebra.ledger import Ledger, LedgerEntry
 from flwr_collabedit.algebra.running_sum import RunningSum, StatisticsSum
+from flwr_collabedit.conflict_resolution import Entry
 from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.errors import CheckpointError
 from flwr_collabedit.strategies.round_report import RoundReport
@@ -124,6 +125,7 @@ def _written(state: ServerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "num_edits": {name: s.num_edits for name, s in history.sums.items()},
         "ledger": [_entry(entry) for entry in state.ledger.entries],
         "took_part": {name: list(r) for name, r in state.took_part.items()},
+        "tagged": [astuple(entry) for entry in state.tagged],
         "inactive": {name: e.to_json() for name, e in state.inactive.items()},
     }
     return {name: tensor.contiguous() for name, tensor in tensors.items()}, rest
@@ -165,5 +167,6 @@ def _read(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> ServerState
         history=replace(EditHistory(*rest["history"]), sums=sums),
         ledger=Ledger(entries),
         took_part={name: tuple(r) for name, r in rest["took_part"].items()},
+        tagged=tuple(Entry(*fields) for fields in rest["tagged"]),
         inactive={n: EditSet.from_json(text) for n, text in rest["inactive"].items()},
     )

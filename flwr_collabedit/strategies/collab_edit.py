@@ -12,13 +12,11 @@ from dataclasses import replace
 from logging import INFO
 from typing import Any
 
-import torch
 from flwr.app import Message
 from flwr.common import log
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from flwr_collabedit.algebra.edit_statistics import EditStatistics
 from flwr_collabedit.algebra.factors import SealedFactors
 from flwr_collabedit.algebra.history import EditHistory, check_history
 from flwr_collabedit.algebra.ledger import LedgerEntry
@@ -32,16 +30,20 @@ from flwr_collabedit.algebra.schedule import (
     sweeps_settled,
 )
 from flwr_collabedit.edited_model import EditedModel
-from flwr_collabedit.errors import ConfigurationError, SecondMomentError
-from flwr_collabedit.instruction import Form, Instruction, Phase
-from flwr_collabedit.payloads import sender_of
+from flwr_collabedit.errors import (
+    ConfigurationError,
+    SecondMomentError,
+)
+from flwr_collabedit.instruction import Form
+from flwr_collabedit.payloads import num_edits_of, sender_of
 from flwr_collabedit.replies import as_statistics, read_reply
-from flwr_collabedit.strategies.edit_strategy import EditStrategy
 from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
 from flwr_collabedit.strategies.server_state import ServerState
+from flwr_collabedit.strategies.withdrawal import Withdrawal
+from flwr_collabedit.strategies.withdrawing_strategy import WithdrawingStrategy
 
 
-class CollabEditStrategy(EditStrategy):
+class CollabEditStrategy(WithdrawingStrategy):
     """Sum the clients' edit statistics, solve once: merged equals pooled.
 
     Parameters
@@ -79,6 +81,9 @@ class CollabEditStrategy(EditStrategy):
         model and the order of rounds is irrelevant.
     beta_0, beta_1 : float
         Of ``dynamic-covariance``.
+    withdrawals : sequence of Withdrawal
+        What is taken back before which round; ``d4s`` only. With ``factors`` from the
+        server's ledger, with ``dense``, where it keeps none, by asking the clients.
     **common
         See `EditStrategy`.
 
@@ -100,6 +105,7 @@ class CollabEditStrategy(EditStrategy):
         sweeps: int = 1,
         sweep_tolerance: float = 0.0,
         form: Form = "factors",
+        withdrawals: Sequence[Withdrawal] = (),
         history: str = "none",
         beta_0: float = 1.0,
         beta_1: float = 1.0,
@@ -113,6 +119,7 @@ class CollabEditStrategy(EditStrategy):
         self.sweeps, self.sweep_tolerance = sweeps, sweep_tolerance
         option = check_history(history, self.layer_schedule, sweeps, beta_0, beta_1)
         self.state = ServerState(history=EditHistory(option, beta_0, beta_1))
+        self.withdrawals = tuple(withdrawals)
         if second_moment_weight <= 0:
             raise ConfigurationError(
                 f"Expected second_moment_weight > 0, found {second_moment_weight}."
@@ -126,11 +133,7 @@ class CollabEditStrategy(EditStrategy):
                 "statistics. The strategies that merge deltas have no form to choose."
             )
         self.form: Form = form
-
-    @property
-    def history(self) -> EditHistory:
-        """What earlier rounds left behind."""
-        return self.state.history
+        self.check_withdrawals()
 
     @property
     def identity(self) -> dict[str, str]:
@@ -145,23 +148,20 @@ class CollabEditStrategy(EditStrategy):
             "history": str((self.history.option, *self.history.betas)),
         }
 
-    def measured_deltas(self) -> Mapping[str, Tensor]:
-        """Return the deltas of the model that targets are optimised on: D4S's none."""
-        if not self.history.is_from_base:
-            return super().measured_deltas()
-        return {name: torch.zeros_like(d) for name, d in self.state.deltas.items()}
-
     def edit(self, grid: Grid, nodes: Sequence[int], report: RoundReport) -> None:
         """Run sweeps, each of one exchange a group of layers, solving after each."""
         start = dict(self.state.deltas)
         norms = report.sweep_residual_norms
-        totals: dict[str, EditStatistics] = {}
+        totals: dict[str, StatisticsSum] = {}
         for _ in range(self.sweeps):
             nodes = self._sweep(grid, nodes, start, report, totals)
             if sweeps_settled(norms, self.sweep_tolerance):
                 break
-        names = sorted(self.messenger.name_of(node) for node in nodes)
-        state = self.state.with_participants(names, report.server_round)
+        names = [self.messenger.name_of(node) for node in nodes]
+        state = self.state.with_participants(
+            sorted(n for n in names if report.edits_by_client.get(n)),
+            report.server_round,
+        )
         self.state = replace(state, history=state.history.plus(totals))
         report.residual_norm_before = norms[0]
         report.num_clients = len(nodes)
@@ -180,7 +180,7 @@ class CollabEditStrategy(EditStrategy):
         nodes: Sequence[int],
         start: Mapping[str, Tensor],
         report: RoundReport,
-        totals: dict[str, EditStatistics],
+        totals: dict[str, StatisticsSum],
     ) -> Sequence[int]:
         """Pass over the layers once; return the nodes that took part to the end.
 
@@ -209,8 +209,8 @@ class CollabEditStrategy(EditStrategy):
         nodes: Sequence[int],
         measured: tuple[str, ...],
         report: RoundReport,
-    ) -> tuple[dict[str, EditStatistics], ReplyFigures, list[int]]:
-        instruction = self._instruction(report.server_round, measured)
+    ) -> tuple[dict[str, StatisticsSum], ReplyFigures, list[int]]:
+        instruction = self.asked(report.server_round, measured)
         shapes = self.model.shapes
         totals = {name: StatisticsSum.zero(*shapes[name]) for name in measured}
         figures = ReplyFigures()
@@ -223,6 +223,7 @@ class CollabEditStrategy(EditStrategy):
             for name in measured:
                 totals[name] = totals[name].plus(as_statistics(found[name]))
             figures.add(reply)
+            report.edits_by_client[sender_of(reply)] = num_edits_of(reply)
             factors = {n: f for n, f in found.items() if isinstance(f, SealedFactors)}
             if factors and self.history.is_from_base:
                 sender = sender_of(reply)
@@ -235,24 +236,10 @@ class CollabEditStrategy(EditStrategy):
             ledger = ledger.plus(entry)
         self.state = replace(self.state, ledger=ledger)
         figures.enter(report)
-        sums = {name: total.total for name, total in totals.items()}
-        return sums, figures, accepted
-
-    def _instruction(
-        self, server_round: int, measured: tuple[str, ...], phase: Phase = "edit"
-    ) -> Instruction:
-        return self.messenger.instruction(
-            server_round,
-            measured,
-            layer_schedule=self.layer_schedule,
-            residual_split=self.residual_split,
-            form=self.form,
-            phase=phase,
-            measured_on="base" if self.history.is_from_base else "current",
-        )
+        return totals, figures, accepted
 
     def _solved(
-        self, name: str, total: EditStatistics, written: Tensor | None
+        self, name: str, total: StatisticsSum, written: Tensor | None
     ) -> Tensor:
         names = self.model.parameters
         share = residual_share(names.index(name), len(names), self.residual_split)

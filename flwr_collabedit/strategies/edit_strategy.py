@@ -20,11 +20,18 @@ from flwr.serverapp.exception import AggregationError
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
+from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.payloads import digest, pack_deltas, read_deltas
 from flwr_collabedit.strategies.checkpoint import Checkpoint
+from flwr_collabedit.strategies.declaration_exchange import ask_declarations
+from flwr_collabedit.strategies.declarations import (
+    DeclarationRules,
+    decide,
+    with_decisions,
+)
 from flwr_collabedit.strategies.evaluation import read_evaluations
 from flwr_collabedit.strategies.exchange import sample_nodes, wait_for_nodes
 from flwr_collabedit.strategies.messenger import Messenger
@@ -51,6 +58,10 @@ class EditStrategy(Strategy):
     hyperparameters, contexts : str
         JSON of the editor's configuration and the shared context templates; the
         server reads no more of them than the editor's name.
+    declarations : DeclarationRules or None
+        What clients declare before they edit, one exchange a round more: it finds edits
+        that the model has already or that contradict each other, and lets clients take
+        edits back. ``None``: nothing.
     on_round : callable or None
         Called with the `RoundReport` of each finished round, 0 included; not for
         rounds that a checkpoint has.
@@ -64,12 +75,14 @@ class EditStrategy(Strategy):
         *,
         hyperparameters: str,
         contexts: str,
+        declarations: DeclarationRules | None = None,
         on_round: Callable[[RoundReport], None] | None = None,
         **options: Any,
     ) -> None:
         self.model, self.hyperparameters = model, hyperparameters
         self.options = RoundOptions(**options)
         self.messenger = Messenger(model, hyperparameters, contexts, self.options)
+        self.declarations = declarations
         self.state = ServerState()
         self.reports: list[RoundReport] = []
         self._on_round = on_round
@@ -141,9 +154,41 @@ class EditStrategy(Strategy):
                 f"{len(asked)} of {len(nodes)} clients are asked. Lower min_replies or "
                 "raise fraction_train."
             )
-        self.reports.append(RoundReport(server_round))
-        self.edit(grid, asked, self.reports[-1])
+        report, before = RoundReport(server_round), self.state
+        try:
+            self.edit(grid, self.prepare(grid, asked, report), report)
+        except Exception:
+            self.state = before
+            raise
+        self.reports.append(report)
         return ()
+
+    def prepare(
+        self, grid: Grid, nodes: Sequence[int], report: RoundReport
+    ) -> Sequence[int]:
+        """Let clients declare their edits, and decide; return who is to edit.
+
+        Without the ability to take edits out, the losing edits of earlier rounds stay
+        in the weights, where the winner is written over them, and count no more.
+        """
+        rules = self.declarations
+        if rules is None:
+            return nodes
+        declared, accepted = ask_declarations(
+            self.messenger, grid, nodes, self.state, rules, report
+        )
+        decisions = decide(rules, self.state, declared, report.server_round)
+        self.state = with_decisions(self.state, decisions)
+        report.declared |= decisions.counts
+        self.take_out(grid, decisions.withdrawn, report)
+        return accepted
+
+    def take_out(
+        self, grid: Grid, edits: Mapping[str, EditSet], report: RoundReport
+    ) -> None:
+        """Let some clients' edits of earlier rounds count no more."""
+        for name, found in sorted(edits.items()):
+            self.state = self.state.without_edits(name, found)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

@@ -20,7 +20,7 @@ from flwr_collabedit.errors import ConfigurationError, PayloadError
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.mediator_payload import read_vectors_reply, vectors_record
-from flwr_collabedit.payloads import METRICS, RE_EDIT_COUNTS
+from flwr_collabedit.payloads import METRICS, RE_EDIT_COUNTS, sender_of
 from flwr_collabedit.personal_task import PersonalTask, Selection, Similarity, TargetsOn
 from flwr_collabedit.replies import checked_records
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
@@ -150,7 +150,7 @@ class FedEditStrategy(EditStrategy):
                 reply.content, asked, self.model.shapes, self.options.max_norm
             )
             node = reply.metadata.src_node_id
-            self.store.add(slot, node, self.messenger.name_of(node), vectors)
+            self.store.add(slot, node, sender_of(reply), vectors)
             report.num_edits += len(vectors)
             steps = int(vectors.gradient_steps.sum())
             report.count({"uploaded": len(vectors), "gradient-steps": steps})

@@ -8,10 +8,11 @@ from typing import Any
 from flwr.app import Message, MessageType
 from flwr.common import ConfigRecordValues
 from flwr.serverapp import Grid
+from flwr.serverapp.exception import AggregationError
 
 from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.edited_model import EditedModel
-from flwr_collabedit.errors import PayloadError
+from flwr_collabedit.errors import PayloadError, shorten
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.payloads import ARRAYS, pack_deltas, record_bytes, sender_of
 from flwr_collabedit.strategies.exchange import build_messages, run_exchange
@@ -90,6 +91,22 @@ class Messenger:
         """Return the name under which a node has replied, empty before it has."""
         return self.names.get(node, "")
 
+    def node_of(self, name: str) -> int:
+        """Return the node that has replied under a name.
+
+        Raises
+        ------
+        AggregationError
+            If none has.
+        """
+        for node, known in self.names.items():
+            if known == name:
+                return node
+        raise AggregationError(
+            f"Expected client {name!r} among the connected ones, found "
+            f"{shorten(sorted(self.names.values()))}. Connect it, or go on without."
+        )
+
     def exchange(
         self,
         grid: Grid,
@@ -112,8 +129,10 @@ class Messenger:
             node, sender = reply.metadata.src_node_id, sender_of(reply)
             if senders.setdefault(sender, node) != node:
                 raise PayloadError(f"Another client has the name {sender!r} already.")
-            self.names[node] = sender
             accept(reply)
+            # A client that has connected anew has another node id than before.
+            others = {n: known for n, known in self.names.items() if known != sender}
+            self.names = {**others, node: sender}
 
         started = time.perf_counter()
         outcome = run_exchange(

@@ -27,6 +27,8 @@ class RoundReport:
         The round; 0 is the evaluation before the first one.
     num_edits, num_clients : int
         Edits that went into the update, and clients whose replies did.
+    edits_by_client : dict of str to int
+        The same by client, for CollabEdit.
     residual_norm_before, residual_norm_after : float or None
         Frobenius norm of all clients' residuals on the round's starting model and,
         where the round was evaluated, on its final one.
@@ -43,6 +45,9 @@ class RoundReport:
         Scores in the published names, see `flwr_collabedit.evaluation.metrics`.
     weight_norms : dict of str to float
         ``l1/<parameter>`` and ``l2/<parameter>`` of the edited weights.
+    declared : dict of str to int
+        What the declarations before the round came to: ``present`` edits, facts in
+        ``conflicts`` and ``overlaps``, edits ``left-out``; and ``withdrawn`` edits.
     mediator : dict of str to float
         FedEdit's counts of the slot: vectors uploaded, offered, selected, rejected, in
         conflict and reused, gradient steps made and saved; and its alpha.
@@ -53,6 +58,7 @@ class RoundReport:
     server_round: int
     num_edits: int = 0
     num_clients: int = 0
+    edits_by_client: dict[str, int] = field(default_factory=dict)
     residual_norm_before: float | None = None
     residual_norm_after: float | None = None
     sweep_residual_norms: list[float] = field(default_factory=list)
@@ -62,6 +68,7 @@ class RoundReport:
     dropped: dict[str, str] = field(default_factory=dict)
     evaluation: dict[str, float] = field(default_factory=dict)
     weight_norms: dict[str, float] = field(default_factory=dict)
+    declared: dict[str, int] = field(default_factory=dict)
     mediator: dict[str, float] = field(default_factory=dict)
     personal: dict[str, Any] = field(default_factory=dict)
 
@@ -73,6 +80,10 @@ class RoundReport:
         """Add to the slot's mediator counts."""
         for name, number in numbers.items():
             self.mediator[name] = self.mediator.get(name, 0) + number
+
+    def count_withdrawn(self, num_edits: int) -> None:
+        """Add edits that were taken back before the round."""
+        self.declared["withdrawn"] = self.declared.get("withdrawn", 0) + num_edits
 
     def set_evaluation(self, sums: MetricSums) -> None:
         """Take over the clients' summed metrics."""

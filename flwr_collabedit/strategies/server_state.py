@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flwr_collabedit.algebra.history import EditHistory
 from flwr_collabedit.algebra.ledger import Ledger
+from flwr_collabedit.conflict_resolution import Entry
 from flwr_collabedit.edit_set import EditSet
 
 
@@ -27,6 +28,8 @@ class ServerState:
         Rounds in which each client's edits were accepted, by its name.
     inactive : mapping of str to EditSet
         Edits that were left out or withdrawn, by client.
+    tagged : tuple of Entry
+        Keyed tags of the edits that count, for conflicts with later ones.
     """
 
     deltas: Mapping[str, Tensor] = field(default_factory=dict)
@@ -34,6 +37,7 @@ class ServerState:
     ledger: Ledger = field(default_factory=Ledger)
     took_part: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     inactive: Mapping[str, EditSet] = field(default_factory=dict)
+    tagged: tuple[Entry, ...] = ()
 
     def with_participants(self, names: Sequence[str], server_round: int) -> Self:
         """Return the state in which these clients took part in a round."""
@@ -45,4 +49,10 @@ class ServerState:
         if not edits:
             return self
         both = self.inactive.get(client, EditSet()) | edits
-        return replace(self, inactive={**self.inactive, client: both})
+        tagged = tuple(
+            entry
+            for entry in self.tagged
+            if entry.client != client or (entry.round, entry.index) not in edits
+        )
+        inactive = {**self.inactive, client: both}
+        return replace(self, inactive=inactive, tagged=tagged)

@@ -1,0 +1,167 @@
+"""Before a round's edits: who repeats or contradicts whom, and what is taken back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from flwr_collabedit.conflict_resolution import Entry, Resolution, find_groups
+from flwr_collabedit.declaration import Declaration
+from flwr_collabedit.edit_set import EditSet
+from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.instruction import Presence
+from flwr_collabedit.strategies.server_state import ServerState
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeclarationRules:
+    """What clients declare before they edit, and what follows from it.
+
+    Attributes
+    ----------
+    resolution : Resolution or None
+        Clients send keyed tags of their facts, for which all need the same key, and
+        this decides between edits of one fact. ``None``: no tags.
+    presence : {"", "answer", "residual"}
+        How clients find edits that the model has already: by its answer, which costs
+        no gradient step, or by the residual of the optimised target.
+    present_from : float
+        An edit counts as present from this presence on; by ``answer`` it is 0 or 1, by
+        ``residual`` the share of the way to the target that the model has gone.
+    skip_present : bool
+        Whether present edits are left out; otherwise they are counted only.
+    take_back : bool
+        Whether clients may withdraw edits of earlier rounds.
+
+    Raises
+    ------
+    ConfigurationError
+        If ``present_from`` is out of range or ``skip_present`` has nothing to go by.
+    """
+
+    resolution: Resolution | None = None
+    presence: Presence = ""
+    present_from: float = 0.9
+    skip_present: bool = False
+    take_back: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.present_from <= 1:
+            raise ConfigurationError(
+                f"Expected present_from above 0 and at most 1, found "
+                f"{self.present_from}."
+            )
+        if self.skip_present and not self.presence:
+            raise ConfigurationError(
+                "skip_present needs a presence to go by: 'answer' or 'residual'."
+            )
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What follows from the declarations of a round.
+
+    Attributes
+    ----------
+    left_out, withdrawn : mapping of str to EditSet
+        By client: edits of this round that it is not to write, and edits of earlier
+        rounds that are to be taken out.
+    tagged : tuple of Entry
+        The edits that count now, for later rounds.
+    counts : mapping of str to int
+        ``conflicts`` and ``overlaps``: facts with several targets, and with several
+        edits of one target; ``present``: edits that the model has already;
+        ``left-out``: edits.
+    """
+
+    left_out: Mapping[str, EditSet] = field(default_factory=dict)
+    withdrawn: Mapping[str, EditSet] = field(default_factory=dict)
+    tagged: tuple[Entry, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def decide(
+    rules: DeclarationRules,
+    state: ServerState,
+    declared: Mapping[str, Declaration],
+    server_round: int,
+) -> Decisions:
+    """Return what the declarations of a round lead to.
+
+    All clients of a round come at the same time, whenever their messages arrive: within
+    it their order is that of their names, so that a repeated run decides the same.
+
+    Parameters
+    ----------
+    rules : DeclarationRules
+        What to do.
+    state : ServerState
+        Before the round.
+    declared : mapping of str to Declaration
+        By client.
+    server_round : int
+        The round.
+    """
+    left_out: dict[str, set[int]] = {name: set() for name in declared}
+    withdrawn = {name: found.withdrawals for name, found in declared.items()}
+    counts = {"present": 0}
+    for name, found in declared.items():
+        present = {
+            place
+            for place, share in enumerate(found.presence)
+            if share >= rules.present_from
+        }
+        counts["present"] += len(present)
+        if rules.skip_present:
+            left_out[name] |= present
+    tagged: tuple[Entry, ...] = ()
+    if rules.resolution is not None:
+        earlier = [
+            entry
+            for entry in state.tagged
+            if (entry.round, entry.index) not in withdrawn.get(entry.client, EditSet())
+        ]
+        entries = [*earlier, *_entries(declared, left_out, server_round)]
+        groups = find_groups(entries)
+        counts["conflicts"] = sum(group.is_conflict for group in groups)
+        counts["overlaps"] = sum(group.is_overlap for group in groups)
+        kept = []
+        for decision in rules.resolution.decide(entries, server_round):
+            entry = decision.entry
+            if decision.action == "keep":
+                kept.append(entry)
+            elif decision.action == "leave-out":
+                left_out[entry.client].add(entry.index)
+            else:
+                one = EditSet.of({entry.round: [entry.index]})
+                withdrawn[entry.client] = withdrawn.get(entry.client, EditSet()) | one
+        tagged = tuple(kept)
+    return Decisions(
+        left_out={
+            name: EditSet.of({server_round: sorted(places)})
+            for name, places in left_out.items()
+        },
+        withdrawn={name: edits for name, edits in withdrawn.items() if edits},
+        tagged=tagged,
+        counts={**counts, "left-out": sum(map(len, left_out.values()))},
+    )
+
+
+def with_decisions(state: ServerState, decisions: Decisions) -> ServerState:
+    """Return the state in which left out edits do not count and tags are kept."""
+    for name, edits in sorted(decisions.left_out.items()):
+        state = state.without_edits(name, edits)
+    return replace(state, tagged=decisions.tagged)
+
+
+def _entries(
+    declared: Mapping[str, Declaration],
+    left_out: Mapping[str, set[int]],
+    server_round: int,
+) -> Sequence[Entry]:
+    return [
+        Entry(name, server_round, arrival, place, fact, target)
+        for arrival, (name, found) in enumerate(sorted(declared.items()))
+        for place, (fact, target) in enumerate(
+            zip(found.fact_tags, found.target_tags, strict=True)
+        )
+        if place not in left_out[name]
+    ]

@@ -35,10 +35,9 @@ class RunningSum:
     low: Tensor
 
     @classmethod
-    def zero(cls, *shape: int) -> Self:
-        """Return the empty sum."""
-        zeros = torch.zeros(shape, dtype=torch.float64)
-        return cls(zeros, zeros)
+    def of(cls, term: Tensor) -> Self:
+        """Return the sum of one term."""
+        return cls(term, torch.zeros_like(term))
 
     def plus(self, term: Tensor) -> Self:
         """Return the sum with another term, of the same shape."""
@@ -74,7 +73,7 @@ class StatisticsSum:
     @classmethod
     def zero(cls, d_value: int, d_key: int) -> Self:
         """Return the sum without edits."""
-        return cls(RunningSum.zero(d_key, d_key), RunningSum.zero(d_value, d_key))
+        return cls.of(EditStatistics.zero(d_value, d_key))
 
     @property
     def total(self) -> EditStatistics:
@@ -84,7 +83,8 @@ class StatisticsSum:
     @classmethod
     def of(cls, statistics: EditStatistics) -> Self:
         """Return the sum of one set of edits."""
-        return cls.zero(statistics.d_value, statistics.d_key).plus(statistics)
+        gram, cross = RunningSum.of(statistics.gram), RunningSum.of(statistics.cross)
+        return cls(gram, cross, statistics.num_edits)
 
     def __add__(self, other: Self) -> Self:
         return type(self)(

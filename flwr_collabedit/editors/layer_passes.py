@@ -12,7 +12,8 @@ from time import perf_counter
 from torch import Tensor
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
-from flwr_collabedit.algebra.least_squares import solve_update
+from flwr_collabedit.algebra.history import EditHistory
+from flwr_collabedit.algebra.running_sum import StatisticsSum
 from flwr_collabedit.algebra.schedule import (
     LayerSchedule,
     ResidualSplit,
@@ -101,7 +102,9 @@ class LayerPasses:
     second_moments : mapping of str to Tensor
         ``C0`` of each edited weight, ``(d_key, d_key)``.
     deltas : dict of str to Tensor
-        What the model already has, ``(d_value, d_key)``, float64; `run` adds to it.
+        What the model already has, ``(d_value, d_key)``, float64; `run` replaces it.
+    history : EditHistory
+        Of the edits before; `run` adds these.
 
     Attributes
     ----------
@@ -119,6 +122,7 @@ class LayerPasses:
     contexts: ContextTemplates
     second_moments: Mapping[str, Tensor]
     deltas: dict[str, Tensor]
+    history: EditHistory = field(default_factory=EditHistory)
     measured: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     residual_norms: list[float] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
@@ -139,11 +143,21 @@ class LayerPasses:
                         self._write(layer, start, plan)
             if sweeps_settled(self.residual_norms, plan.sweep_tolerance):
                 break
+        if self.history.option == "none":
+            return
+        self.history = self.history.plus(
+            {name: _total(*found) for name, found in self.measured.items()}
+        )
+
+    @property
+    def seen_deltas(self) -> Mapping[str, Tensor]:
+        """The deltas of the model on which everything is measured."""
+        return {} if self.history.is_from_base else self.deltas
 
     def _measure(
         self, layers: Sequence[int], requests: Sequence[EditRequest], z: Tensor
     ) -> Tensor:
-        with self.clock.phase("measure"), applied_deltas(self.lm, self.deltas):
+        with self.clock.phase("measure"), applied_deltas(self.lm, self.seen_deltas):
             keys, residuals = measure(
                 self.lm, layers, requests, z, self.contexts, self.config
             )
@@ -155,9 +169,14 @@ class LayerPasses:
         layers, name = self.config.layers, self.lm.weight_name(layer)
         keys, residuals = self.measured[name]
         share = residual_share(layers.index(layer), len(layers), plan.split)
-        statistics = EditStatistics.from_pairs(keys, share * residuals)
+        total = _total(keys, residuals)
         prior = self.second_moments[name].to(keys) * self.config.second_moment_weight
         first = len(self.residual_norms) == 1
         written = None if first else self.deltas[name] - start[name]
-        update = solve_update(statistics, prior, delta=written)
-        self.deltas[name] = self.deltas[name] + update
+        self.deltas[name] = self.history.solve(
+            name, total, prior, share, self.deltas[name], written
+        )
+
+
+def _total(keys: Tensor, residuals: Tensor) -> StatisticsSum:
+    return StatisticsSum.of(EditStatistics.from_pairs(keys, residuals))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from flwr_collabedit.algebra.history import EditHistory, check_history
 from flwr_collabedit.algebra.schedule import (
     LayerSchedule,
     ResidualSplit,
@@ -53,6 +54,8 @@ class MemitResult:
         Frobenius norm of all residuals at the start of every sweep.
     seconds : dict of str to float
         Wall-clock time of the phases ``targets``, ``measure`` and ``solve``.
+    history : EditHistory
+        For the edits after these.
     """
 
     deltas: dict[str, Tensor]
@@ -61,6 +64,7 @@ class MemitResult:
     residual_norms_after: Tensor
     sweep_residual_norms: list[float]
     seconds: dict[str, float]
+    history: EditHistory
 
 
 class MemitEditor:
@@ -109,6 +113,7 @@ class MemitEditor:
         sweeps: int = 1,
         sweep_tolerance: float = 0.0,
         start: Deltas | None = None,
+        history: EditHistory | None = None,
         progress: Progress | None = None,
     ) -> MemitResult:
         """Return the deltas that write ``requests``; the model is not changed.
@@ -130,6 +135,9 @@ class MemitEditor:
             Stops before, see `flwr_collabedit.algebra.schedule.sweeps_settled`.
         start : mapping of str to Tensor or None
             Deltas that the model already has (earlier rounds); ``None`` for none.
+        history : EditHistory or None
+            What earlier edits mean for these, see `flwr_collabedit.algebra.history`:
+            that of the result before, or a new one with its option. ``None``: nothing.
         progress : callable or None
             Called with the number of finished targets.
 
@@ -141,8 +149,13 @@ class MemitEditor:
             If the second moment does not make the solve well-posed.
         """
         plan = self._plan(layer_schedule, residual_split, sweeps, sweep_tolerance)
-        passes = self._passes(start)
-        with passes.clock.phase("targets"), applied_deltas(self._lm, passes.deltas):
+        history = history or EditHistory()
+        check_history(history.option, plan.schedule, sweeps, *history.betas)
+        passes = self._passes(start, history)
+        with (
+            passes.clock.phase("targets"),
+            applied_deltas(self._lm, passes.seen_deltas),
+        ):
             targets = optimize_targets(
                 self._lm, requests, self._config, self._contexts, progress=progress
             )
@@ -160,6 +173,7 @@ class MemitEditor:
             after,
             passes.residual_norms,
             passes.clock.seconds,
+            passes.history,
         )
 
     def write(
@@ -189,13 +203,16 @@ class MemitEditor:
         passes.run(requests, z, self._plan(layer_schedule, residual_split))
         return passes
 
-    def _passes(self, start: Deltas | None) -> LayerPasses:
+    def _passes(
+        self, start: Deltas | None, history: EditHistory | None = None
+    ) -> LayerPasses:
         return LayerPasses(
             self._lm,
             self._config,
             self._contexts,
             self._second_moments,
             self._started(start),
+            history or EditHistory(),
         )
 
     def _started(self, start: Deltas | None) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ terms = st.lists(
 
 
 def summed(values):
-    total = RunningSum.zero(1)
+    total = RunningSum.of(torch.zeros(1, dtype=torch.float64))
     for value in values:
         total = total.plus(torch.tensor([value], dtype=torch.float64))
     return total

@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 FINAL_NORMS = {
     "gpt2": "transformer.ln_f",

@@ -19,11 +19,8 @@ from flwr_collabedit.data.fact_world import embedded_cases
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates, generate_contexts
-from flwr_collabedit.models.loading import (
-    EMBEDDED_MODEL,
-    LanguageModel,
-    load_language_model,
-)
+from flwr_collabedit.models.language_model import LanguageModel
+from flwr_collabedit.models.loading import EMBEDDED_MODEL, load_language_model
 
 # As long as generated contexts are (10 tokens), and the same in every run.
 CONTEXTS = ContextTemplates(

@@ -18,7 +18,7 @@ from flwr_collabedit.errors import PayloadError
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.models.fingerprint import describe
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
 from flwr_collabedit.own_edits import OwnEdits
 from flwr_collabedit.payloads import (

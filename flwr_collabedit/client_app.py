@@ -24,7 +24,8 @@ from flwr_collabedit.client import EditingClient
 from flwr_collabedit.data.loading import load_cases
 from flwr_collabedit.errors import ConfigurationError, nearest
 from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.models.loading import LanguageModel, load_language_model
+from flwr_collabedit.models.language_model import LanguageModel
+from flwr_collabedit.models.loading import load_language_model
 from flwr_collabedit.payloads import (
     ARRAYS,
     CONFIG,

@@ -11,7 +11,7 @@ from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.layer_passes import measure
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
 from flwr_collabedit.payloads import Arrays, pack_delta, pack_statistics
 

@@ -14,7 +14,7 @@ from flwr_collabedit.editors.targets import Targets
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.mediator_payload import unpack_vectors
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.payloads import RESIDUAL_SQUARE, Arrays, digest, pack_deltas
 from flwr_collabedit.personal_editing import PersonalEditing
 from flwr_collabedit.personal_store import PersonalModel, PersonalStore

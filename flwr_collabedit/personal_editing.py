@@ -26,7 +26,7 @@ from flwr_collabedit.editors.pmet_config import PmetConfig
 from flwr_collabedit.editors.targets import Targets
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.mediator_payload import Shapes, pack_vectors, unpack_vectors
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.payloads import Arrays
 from flwr_collabedit.personal_store import PersonalModel
 from flwr_collabedit.personal_task import PersonalTask

@@ -11,7 +11,7 @@ from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.targets import Targets, optimize_targets
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
 from flwr_collabedit.progress import ProgressLog
 from flwr_collabedit.target_store import TargetStore, join_targets

@@ -14,7 +14,7 @@ from flwr_collabedit.edit_work import EditWork
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.own_edits import OwnEdits
 from flwr_collabedit.payloads import (
     RESIDUAL_SQUARE,

@@ -16,7 +16,8 @@ from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates, generate_contexts
 from flwr_collabedit.editors.covariance import estimate_second_moments
 from flwr_collabedit.editors.methods import METHODS
-from flwr_collabedit.models.loading import EMBEDDED_MODEL, LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
+from flwr_collabedit.models.loading import EMBEDDED_MODEL
 from flwr_collabedit.progress import ProgressLog, watched
 from simulations.clusters import prompt_clusters
 from simulations.settings import ExperimentSettings

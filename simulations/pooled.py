@@ -11,7 +11,7 @@ from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
 from flwr_collabedit.progress import ProgressLog
 from simulations.experiment import Rounds

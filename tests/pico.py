@@ -11,7 +11,7 @@ from tokenizers.processors import ByteLevel, Sequence, TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 Kind = Literal["byte-level", "metaspace", "legacy-metaspace"]
 

@@ -14,7 +14,7 @@ from typing import Self
 import torch
 
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.tokens import tokenize
 
 STARTERS = ("The", "Therefore", "Because", "I", "You")

@@ -15,7 +15,7 @@ from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.methods import target_module
 from flwr_collabedit.editors.rows import subject_rows
 from flwr_collabedit.models.hooks import trace
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.tokens import pad_batch
 
 

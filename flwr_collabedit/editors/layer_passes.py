@@ -24,7 +24,7 @@ from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.keys import collect_keys, current_values
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
 
 

@@ -30,7 +30,7 @@ from flwr_collabedit.editors.targets import (
     optimize_targets,
 )
 from flwr_collabedit.errors import ConfigurationError, SecondMomentError, shorten
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas, weight_shapes, write_delta
 
 Deltas = Mapping[str, Tensor]

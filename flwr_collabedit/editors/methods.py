@@ -14,7 +14,7 @@ from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.pmet import PmetLoss
 from flwr_collabedit.editors.pmet_config import PmetConfig
 from flwr_collabedit.editors.target_loss import MemitLoss, TargetLoss
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from flwr_collabedit.editors.rows import TargetRow
 from flwr_collabedit.editors.suffixes import SuffixGroup, upper_blocks
 from flwr_collabedit.editors.target_loss import relative_norms
 from flwr_collabedit.models.hooks import replace_output, trace
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 
 class PmetLoss:

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from flwr_collabedit.editors.rows import TargetRow
 from flwr_collabedit.editors.suffixes import SuffixGroup, prepare_groups, upper_blocks
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)

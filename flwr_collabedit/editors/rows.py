@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.errors import RequestFormatError
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.tokens import TokenizedText, tokenize
 
 KL_TEMPLATE = "{} is a"

@@ -15,7 +15,7 @@ from torch import Tensor
 from flwr_collabedit.editors.prefixes import Continuation, PrefixCache
 from flwr_collabedit.editors.rows import TargetRow
 from flwr_collabedit.models.hooks import bypassed, replace_output, trace
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 # Rows run together may be padded by at most this factor: padding costs as tokens do.
 MAX_PADDING = 1.25

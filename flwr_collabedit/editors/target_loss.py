@@ -14,7 +14,7 @@ from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.row_reader import RowReader
 from flwr_collabedit.editors.rows import TargetRow
 from flwr_collabedit.editors.suffixes import SuffixGroup
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 
 class TargetLoss(Protocol):

@@ -22,7 +22,7 @@ from flwr_collabedit.errors import (
     NonFiniteOutputError,
     shorten,
 )
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 # Adam's constants (Kingma and Ba, 2015), those of the published code.
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from flwr_collabedit.errors import RequestFormatError
 from flwr_collabedit.evaluation.batches import Progress, batches_by_length
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.tokens import pad_batch, tokenize
 
 

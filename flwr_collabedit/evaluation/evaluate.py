@@ -10,7 +10,7 @@ from flwr_collabedit.evaluation.case_score import CaseScore, sums
 from flwr_collabedit.evaluation.generation import CaseGeneration, generate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.evaluation.scoring import score_cases
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.evaluation.batches import Progress
 from flwr_collabedit.evaluation.continuation import continue_greedily
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.tokens import tokenize
 
 EXTRA_TOKENS = 3

@@ -22,7 +22,7 @@ from flwr_collabedit.evaluation.contests import (
     contests_of,
     texts_of,
 )
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.tokens import TokenizedText, pad_batch, tokenize
 
 

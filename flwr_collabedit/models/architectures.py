@@ -11,7 +11,8 @@ from importlib.resources import files
 from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict
-from transformers import PretrainedConfig
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
 
 from flwr_collabedit.errors import UnsupportedArchitectureError, nearest
 
@@ -80,3 +81,43 @@ def architecture_for(config: PretrainedConfig) -> Architecture:
             "flwr_collabedit/models/architectures.json."
         )
     return known[family]
+
+
+def check_modules(model: PreTrainedModel, architecture: Architecture) -> None:
+    """Raise unless the model has every module that the entry names, in every block.
+
+    Raises
+    ------
+    UnsupportedArchitectureError
+        If one is missing, or the blocks are not an ``nn.ModuleList``.
+    """
+    missing = architecture.blocks
+    try:
+        blocks = find_blocks(model, architecture)
+        names = (architecture.down_projection, architecture.attention_projection)
+        for index, block in enumerate(blocks):
+            for name in filter(None, names):
+                missing = f"{architecture.blocks}.{index}.{name}"
+                block.get_submodule(name)
+    except (AttributeError, TypeError) as error:
+        raise UnsupportedArchitectureError(
+            f"Expected the module {missing!r} in a model of the family "
+            f"{architecture.family!r}; {type(model).__name__} has none. Load it as a "
+            "causal language model, or correct the family's entry in "
+            "flwr_collabedit/models/architectures.json."
+        ) from error
+
+
+def find_blocks(model: PreTrainedModel, architecture: Architecture) -> nn.ModuleList:
+    """Return the model's decoder blocks, first to last.
+
+    Raises
+    ------
+    AttributeError, TypeError
+        If the model has nothing there, or not an ``nn.ModuleList``: a model that has
+        passed :func:`check_modules` has one.
+    """
+    blocks = model.get_submodule(architecture.blocks)
+    if not isinstance(blocks, nn.ModuleList):
+        raise TypeError(f"{architecture.blocks!r} is a {type(blocks).__name__}")
+    return blocks

@@ -9,7 +9,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from flwr_collabedit.edited_model import EditedModel
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import read_weight, weight_shapes
 
 # How a model was stored or is to be run, not which function it is.

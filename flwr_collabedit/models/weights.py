@@ -18,7 +18,7 @@ from flwr_collabedit.errors import (
     shorten,
 )
 from flwr_collabedit.models.hooks import find_module
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 _SUFFIX = ".weight"
 

@@ -8,7 +8,7 @@ from pico import pico_language_model
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 CONTEXTS = ContextTemplates(
     (("{}",), ("The day is long. {}", "I was in the old town. {}", "So. {}"))

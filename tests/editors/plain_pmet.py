@@ -14,7 +14,7 @@ from benchmarks.plain_memit import PlainTarget, encode, hooked, pad, plain_key
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.pmet_config import PmetConfig
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 ATTENTION_OUTPUTS = {
     "gpt2": "transformer.h.{}.attn.c_proj",

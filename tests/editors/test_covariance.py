@@ -6,7 +6,7 @@ from editing import double_model
 
 from flwr_collabedit.editors.covariance import estimate_second_moments
 from flwr_collabedit.errors import SecondMomentError
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 TEXTS = ("The capital of France is Paris", "I was in Rome", "The old town is Paris.")
 

@@ -4,7 +4,7 @@ from editing import CONTEXTS, REQUESTS, config, double_model
 
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.keys import collect_keys, current_values
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 BARE = ContextTemplates()
 

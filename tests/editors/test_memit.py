@@ -12,7 +12,7 @@ from flwr_collabedit.editors.keys import current_values
 from flwr_collabedit.editors.layer_passes import measure
 from flwr_collabedit.editors.memit import MemitEditor, apply
 from flwr_collabedit.errors import ConfigurationError, SecondMomentError
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas, read_weight
 
 TEXTS = tuple(

@@ -20,7 +20,8 @@ from flwr_collabedit.editors.pmet_config import PmetConfig
 from flwr_collabedit.editors.targets import Targets, check_model, optimize_targets
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.models.hooks import trace
-from flwr_collabedit.models.loading import LanguageModel, load_language_model
+from flwr_collabedit.models.language_model import LanguageModel
+from flwr_collabedit.models.loading import load_language_model
 
 # Attention before the MLP, beside it, and beside it with a norm of its own.
 FAMILIES = ("gpt2", "llama", "gptj", "gpt_neox")

@@ -6,7 +6,7 @@ from benchmarks.plain_memit import plain_target
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.targets import Targets, optimize_targets
 from flwr_collabedit.errors import ConfigurationError, NonFiniteOutputError
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 FAMILIES = ("gpt2", "llama", "gptj")
 

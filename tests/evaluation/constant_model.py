@@ -2,7 +2,7 @@
 
 import torch
 
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from tests.pico import pico_language_model
 
 

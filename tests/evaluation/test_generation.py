@@ -11,7 +11,7 @@ from flwr_collabedit.evaluation.generation import (
     begins_with_target,
     generate_cases,
 )
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from tests.evaluation.constant_model import constant_language_model
 from tests.pico import FAMILIES, pico_language_model
 

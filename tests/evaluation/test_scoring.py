@@ -8,7 +8,7 @@ import torch
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase, Question
 from flwr_collabedit.errors import NonFiniteOutputError, RequestFormatError
 from flwr_collabedit.evaluation.scoring import score_cases
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from tests.evaluation.constant_model import constant_language_model
 from tests.pico import FAMILIES, pico_language_model
 

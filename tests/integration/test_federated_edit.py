@@ -18,7 +18,7 @@ from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import summarize
 from flwr_collabedit.models.fingerprint import describe
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
 from flwr_collabedit.payloads import read_deltas
 from flwr_collabedit.strategies import CollabEditStrategy

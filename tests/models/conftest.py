@@ -4,7 +4,7 @@ import pytest
 import torch
 from pico import FAMILIES, pico_language_model
 
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 
 @pytest.fixture(params=FAMILIES, scope="session")

@@ -7,7 +7,8 @@ from transformers import AutoModelForCausalLM
 
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.models.fingerprint import describe, fingerprint
-from flwr_collabedit.models.loading import LanguageModel, load_language_model
+from flwr_collabedit.models.language_model import LanguageModel
+from flwr_collabedit.models.loading import load_language_model
 from flwr_collabedit.models.weights import write_delta
 
 BASE = fingerprint(pico_language_model("gpt2"), [1])

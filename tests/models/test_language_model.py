@@ -1,21 +1,11 @@
-from pathlib import Path
-
 import pytest
 import torch
 from pico import pico_language_model
 from torch import nn
-from transformers import BertConfig, ByT5Tokenizer
+from transformers import ByT5Tokenizer
 
 from flwr_collabedit.errors import ConfigurationError, UnsupportedArchitectureError
-from flwr_collabedit.models.loading import LanguageModel, load_language_model
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    gpt2 = pico_language_model("gpt2")
-    gpt2.model.save_pretrained(tmp_path)
-    gpt2.tokenizer.save_pretrained(tmp_path)
-    return tmp_path
+from flwr_collabedit.models.language_model import LanguageModel
 
 
 def test_decoder_and_logits_make_the_whole_model(
@@ -129,54 +119,3 @@ def test_wrong_layers_are_refused(layers: list[int], message: str) -> None:
 
     with pytest.raises(ConfigurationError, match=message):
         lm.check_layers(layers)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
-def test_a_saved_model_is_loaded_in_the_asked_dtype(folder: Path, dtype: str) -> None:
-    source = pico_language_model("gpt2")
-
-    lm = load_language_model(str(folder), dtype=dtype)
-
-    assert lm.name == str(folder)
-    assert lm.dtype == getattr(torch, dtype)
-    weight = source.model.get_parameter(source.weight_name(1))
-    assert torch.equal(lm.model.get_parameter(lm.weight_name(1)), weight.to(lm.dtype))
-    assert lm.tokenizer.get_vocab() == source.tokenizer.get_vocab()
-
-
-def test_auto_is_the_accelerator_where_there_is_one(folder: Path) -> None:
-    expected = "cuda" if torch.cuda.is_available() else "cpu"
-
-    assert load_language_model(str(folder), device="auto").device.type == expected
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"dtype": "float23"}, "'float23'.*'float32'"),
-        ({"device": "gpu"}, "'gpu'"),
-    ],
-)
-def test_unknown_settings_are_refused(settings: dict[str, str], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        load_language_model("embedded", **settings)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_an_absent_device_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="no CUDA device"):
-        load_language_model("embedded", device="cuda:0")
-
-
-def test_an_unknown_model_says_what_was_tried(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no folder nowhere/model exists"):
-        load_language_model("nowhere/model")
-    with pytest.raises(ConfigurationError, match=r"folder .* was read"):
-        load_language_model(str(tmp_path))
-
-
-def test_an_unknown_family_is_refused_before_weights_are_read(tmp_path: Path) -> None:
-    BertConfig().save_pretrained(tmp_path)
-
-    with pytest.raises(UnsupportedArchitectureError, match="'bert'"):
-        load_language_model(str(tmp_path))

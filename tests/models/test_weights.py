@@ -7,7 +7,7 @@ from pico import pico_language_model
 
 from flwr_collabedit.errors import ConfigurationError, UnsupportedArchitectureError
 from flwr_collabedit.models.hooks import trace
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import (
     applied_deltas,
     read_weight,

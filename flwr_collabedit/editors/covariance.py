@@ -22,7 +22,8 @@ from flwr_collabedit.errors import SecondMomentError
 from flwr_collabedit.models.fingerprint import fingerprint
 from flwr_collabedit.models.hooks import trace
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.tokens import pad_batch, tokenize
+from flwr_collabedit.models.padding import pad_batch
+from flwr_collabedit.models.tokens import tokenize
 from flwr_collabedit.models.weights import weight_shapes
 
 

@@ -16,7 +16,7 @@ from flwr_collabedit.editors.methods import target_module
 from flwr_collabedit.editors.rows import subject_rows
 from flwr_collabedit.models.hooks import trace
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.tokens import pad_batch
+from flwr_collabedit.models.padding import pad_batch
 
 
 def collect_keys(

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.tokens import pad_batch
+from flwr_collabedit.models.padding import pad_batch
 
 
 @dataclass(frozen=True)

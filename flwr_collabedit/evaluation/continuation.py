@@ -8,7 +8,8 @@ from torch import Tensor
 from flwr_collabedit.errors import RequestFormatError
 from flwr_collabedit.evaluation.batches import Progress, batches_by_length
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.tokens import pad_batch, tokenize
+from flwr_collabedit.models.padding import pad_batch
+from flwr_collabedit.models.tokens import tokenize
 
 
 def continue_greedily(

@@ -23,7 +23,8 @@ from flwr_collabedit.evaluation.contests import (
     texts_of,
 )
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.tokens import TokenizedText, pad_batch, tokenize
+from flwr_collabedit.models.padding import pad_batch
+from flwr_collabedit.models.tokens import TokenizedText, tokenize
 
 
 def score_cases(

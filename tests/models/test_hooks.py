@@ -9,7 +9,7 @@ from transformers.cache_utils import DynamicCache
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.models.hooks import bypassed, replace_output, trace
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.tokens import pad_batch
+from flwr_collabedit.models.padding import pad_batch
 
 LAYER = 1
 

@@ -14,6 +14,10 @@ from torch import Tensor
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
 from flwr_collabedit.algebra.matrices import as_float64
+from flwr_collabedit.algebra.pivoted_cholesky import (
+    orthogonalise_rows,
+    pivoted_cholesky,
+)
 from flwr_collabedit.errors import MatrixError
 
 # Rank decision, relative to the largest row norm of K. Rounding leaves a row that
@@ -26,14 +30,6 @@ KEY_TOLERANCE = 1e-13
 # rounded at 1e-16, so a squared row norm below 1e-13 is noise: a direction of K
 # smaller than 3e-7 of the largest cannot be told from zero once K is gone.
 GRAM_TOLERANCE = 1e-13
-
-# Diagonal entries this close, relatively, count as equal and the first is taken, so
-# that rounding does not decide between rows of equal norm.
-_TIE = 1e-9
-
-# A downdated diagonal has an absolute error of about 1e-16 of where it started.
-# Measuring it again after a drop by this factor keeps it relatively exact to 1e-10.
-_REFRESH = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +123,7 @@ def seal(
     keys = as_float64("keys", keys)
     num_edits = keys.shape[1]
     residuals = as_float64("residuals", residuals, shape=(None, num_edits))
-    basis, factor_rows = _orthogonalise_rows(keys, tolerance)
+    basis, factor_rows = orthogonalise_rows(keys, tolerance)
     return SealedFactors(
         key_factor=factor_rows.T.contiguous(),
         residual_factor=residuals @ basis.T,
@@ -163,7 +159,7 @@ def seal_statistics(
     """
     gram = as_float64("gram", statistics.gram)
     cross = as_float64("cross", statistics.cross)
-    pivots, factor_rows = _pivoted_cholesky(gram, tolerance)
+    pivots, factor_rows = pivoted_cholesky(gram, tolerance)
     # B L^T = cross holds in particular in the pivot columns, where L is triangular.
     residual_factor = torch.linalg.solve_triangular(
         factor_rows[:, pivots], cross[:, pivots], upper=True, left=False
@@ -173,59 +169,3 @@ def seal_statistics(
         residual_factor=residual_factor,
         num_edits=statistics.num_edits,
     )
-
-
-def _orthogonalise_rows(keys: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Return ``Q^T (r, n)`` and ``L^T (r, d_key)`` of the pivoted Gram-Schmidt."""
-    max_rank = min(keys.shape)
-    basis = keys.new_zeros(max_rank, keys.shape[1])
-    factor_rows = keys.new_zeros(max_rank, keys.shape[0])
-    remaining = keys.square().sum(dim=1)
-    measured = _largest(remaining)
-    smallest = tolerance**2 * measured
-    for rank in range(max_rank):
-        if _largest(remaining) <= max(_REFRESH * measured, smallest):
-            remaining = _project_out(keys, basis[:rank]).square().sum(dim=1)
-            measured = _largest(remaining)
-        if measured <= smallest:
-            return basis[:rank], factor_rows[:rank]
-        row = _project_out(keys[_pivot(remaining)], basis[:rank])
-        basis[rank] = row / torch.linalg.vector_norm(row)
-        factor_rows[rank] = keys @ basis[rank]
-        remaining = (remaining - factor_rows[rank].square()).clamp_min(0.0)
-    return basis, factor_rows
-
-
-def _pivoted_cholesky(gram: Tensor, tolerance: float) -> tuple[list[int], Tensor]:
-    """Return the pivots and ``L^T (r, d_key)`` of a semidefinite matrix."""
-    factor_rows = torch.zeros_like(gram)
-    remaining = gram.diagonal().clone()
-    smallest = tolerance * _largest(remaining)
-    pivots: list[int] = []
-    while len(pivots) < len(gram) and _largest(remaining) > smallest:
-        rank, pivot = len(pivots), _pivot(remaining)
-        done = factor_rows[:rank]
-        row = gram[pivot] - done[:, pivot] @ done
-        factor_rows[rank] = row / remaining[pivot].sqrt()
-        remaining = (remaining - factor_rows[rank].square()).clamp_min(0.0)
-        pivots.append(pivot)
-    return pivots, factor_rows[: len(pivots)]
-
-
-def _project_out(rows: Tensor, basis: Tensor) -> Tensor:
-    """Return ``rows`` without their part in the span of the rows of ``basis``."""
-    # Twice is enough: the second pass removes what rounding left in the first
-    # (Giraud, Langou, Rozloznik, van den Eshof, 2005, Numerische Mathematik 101).
-    for _ in range(2):
-        rows = rows - (rows @ basis.T) @ basis
-    return rows
-
-
-def _pivot(remaining: Tensor) -> int:
-    """Return the first index whose entry is the largest up to rounding."""
-    is_nearly_largest = remaining >= remaining.max() * (1.0 - _TIE)
-    return int(is_nearly_largest.int().argmax())
-
-
-def _largest(values: Tensor) -> float:
-    return float(values.max()) if values.numel() else 0.0

@@ -1,0 +1,18 @@
+"""One forward pass over padded rows, up to the final hidden states."""
+
+from torch import Tensor
+
+from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.tokens import PaddedBatch
+
+
+def final_hidden(lm: LanguageModel, batch: PaddedBatch) -> Tensor:
+    """Return the normalised final hidden states, ``(row, position, d_model)``."""
+    moved = batch.to(lm.device)
+    hidden: Tensor = lm.decoder(
+        input_ids=moved.input_ids,
+        attention_mask=moved.attention_mask,
+        position_ids=moved.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    return hidden

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from flwr_collabedit.evaluation.intervals import Estimate
@@ -27,8 +28,8 @@ class Group:
         What is compared; a pooled reference is a method of its own.
     conditions : Mapping of str to scalar
         The settings, other than the method's own and the seed, that vary over the runs.
-    scores : Mapping of str to Estimate
-        Final scores over the seeds.
+    by_seed : Mapping of str to Mapping of int to float
+        Final scores: score to seed to value.
     runs : sequence of FinishedRun
         The group's runs; empty for references and for the state before editing.
     reference_for : str
@@ -37,9 +38,18 @@ class Group:
 
     method: str
     conditions: Mapping[str, Any]
-    scores: Mapping[str, Estimate]
+    by_seed: Mapping[str, Mapping[int, float]]
     runs: Sequence[FinishedRun] = ()
     reference_for: str = ""
+
+    @cached_property
+    def scores(self) -> Mapping[str, Estimate]:
+        """Final scores over the seeds."""
+        return {name: Estimate.of([*v.values()]) for name, v in self.by_seed.items()}
+
+    def mean(self, score: str) -> float:
+        """Return a score's mean over the seeds, 0 where it was not measured."""
+        return self.scores[score].mean if score in self.scores else 0.0
 
     def figure(self, name: str) -> Estimate | None:
         """Return a number of ``summary.json`` over the seeds, or ``None``."""
@@ -114,7 +124,7 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
         for method, found in inside.items():
             groups += _groups_of(method, where, found)
         all_runs = [run for found in inside.values() for run in found]
-        if before := _estimates(all_runs, "before"):
+        if before := _by_seed(all_runs, "before"):
             groups.append(Group(BEFORE, where, before))
     return Comparison(runs, conditions, decided, groups)
 
@@ -122,24 +132,22 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
 def _groups_of(
     method: str, where: Mapping[str, Any], runs: Sequence[FinishedRun]
 ) -> Iterator[Group]:
-    yield Group(method, where, _estimates(runs, ""), runs)
-    pooled = _estimates(runs, "pooled")
+    yield Group(method, where, _by_seed(runs, ""), runs)
+    pooled = _by_seed(runs, "pooled")
     if pooled:
         yield Group(f"{method}: pooled", where, pooled, reference_for=method)
 
 
-def _estimates(runs: Sequence[FinishedRun], which: str) -> dict[str, Estimate]:
-    """Return each score over seeds; runs that repeat a seed count as one value."""
-    by_seed: dict[str, dict[int, list[float]]] = {}
+def _by_seed(runs: Sequence[FinishedRun], which: str) -> dict[str, dict[int, float]]:
+    """Return each score by seed; runs that repeat a seed count as one value."""
+    found: dict[str, dict[int, list[float]]] = {}
     for run in runs:
         scores = run.summary["scores"].get(which, {}) if which else run.scores
         for name, value in scores.items():
-            by_seed.setdefault(name, {}).setdefault(run.settings[SEED], []).append(
-                value
-            )
+            found.setdefault(name, {}).setdefault(run.settings[SEED], []).append(value)
     return {
-        name: Estimate.of([sum(found) / len(found) for found in seeds.values()])
-        for name, seeds in by_seed.items()
+        name: {seed: sum(values) / len(values) for seed, values in seeds.items()}
+        for name, seeds in found.items()
     }
 
 

@@ -1,12 +1,12 @@
-"""A comparison's tables and sentences."""
+"""A comparison's tables."""
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 from flwr_collabedit.evaluation.intervals import Estimate
 from flwr_collabedit.evaluation.report import Column, Row
-from simulations.comparison import BEFORE, NOT_COMPARED, SEED, Comparison, Group
+from simulations.comparison import BEFORE, Comparison, Group
+from simulations.comparison_words import shown_value
+from simulations.pooled_share import pooled_share
 
 Table = tuple[str, Sequence[Column], Sequence[Row]]
 
@@ -17,13 +17,22 @@ NOTE = (
     "likeliest; accuracy Score is their harmonic mean. Score saturates and can favour "
     "a method that damages the model, so read it beside accuracy Score, NA and the "
     "retention of other facts about the edited subjects. "
+    "'of pooled' is the share, in percent and seed by seed, of what one party with all "
+    "edits reaches: the method's own pooled reference, or the only one beside it. "
     "Rows are ordered by accuracy Score. Seconds are of the whole run with its pooled "
     "reference; the first run of a sweep that needs some targets optimises them, the "
     "others read them."
 )
 
 _SCORES = ("Score", "accuracy_score", "ES", "PS", "NS", "EA", "PA", "NA")
-_HEADERS = {"accuracy_score": "accuracy Score"}
+_SHARED = ("Score", "accuracy_score")
+_SCORE_COLUMNS = (
+    Column("Score", "Score", "text"),
+    Column("share of Score", "of pooled", "text"),
+    Column("accuracy_score", "accuracy Score", "text"),
+    Column("share of accuracy_score", "of pooled", "text"),
+    *(Column(name, name, "text") for name in (*_SCORES[2:], "seeds")),
+)
 _KIB = 1024
 
 
@@ -32,10 +41,8 @@ def tables(comparison: Comparison) -> list[Table]:
     where = [Column(name, name, "text") for name in comparison.conditions]
     first = [Column("method", "method", "text"), *where]
     ordered = _by_accuracy(comparison)
-    names = [*_SCORES]
-    scores = [Column(n, _HEADERS.get(n, n), "text") for n in (*names, "seeds")]
     found: list[Table] = [
-        ("Scores", [*first, *scores], [_score_row(g, names) for g in ordered]),
+        ("Scores", [*first, *_SCORE_COLUMNS], _score_rows(comparison, ordered)),
         (
             "Damage",
             [
@@ -65,69 +72,30 @@ def tables(comparison: Comparison) -> list[Table]:
     return found
 
 
-def sentences(comparison: Comparison) -> list[str]:
-    """Return in words what was compared, and the order of the methods."""
-    runs = comparison.runs
-    seeds = sorted({run.settings[SEED] for run in runs})
-    head = (
-        f"{len(runs)} runs of the model {runs[0].settings['model']} with "
-        f"{'seed' if len(seeds) == 1 else 'seeds'} {_listed(seeds)}."
-    )
-    differing = [
-        f"{name} ({_listed(_in_order({run.settings.get(name) for run in runs}))})"
-        for name in comparison.conditions
-    ]
-    if differing:
-        differ = f"Besides the method, the runs differ in {'; '.join(differing)}."
-    elif comparison.method_settings:
-        differ = "The runs differ in the method only."
-    else:
-        differ = "The runs differ in nothing but the seed."
-    return [head, differ, _alike(comparison), *_made_with(comparison)]
-
-
-def orders(comparison: Comparison) -> list[str]:
-    """Return, for every condition, the methods by Score and by accuracy Score."""
-    found = []
-    for where, all_groups in comparison.facets().items():
-        groups = [group for group in all_groups if group.runs]
-        if len(groups) < 2:
-            continue
-        by_score = _order(groups, "Score")
-        by_accuracy = _order(groups, "accuracy_score")
-        verdict = "the same order" if by_score[1] == by_accuracy[1] else "another order"
-        prefix = f"{where}: " if where else ""
-        found.append(
-            f"{prefix}by Score {by_score[0]}; by accuracy Score, {verdict}: "
-            f"{by_accuracy[0]}."
-        )
-    return found
-
-
-def _order(groups: Sequence[Group], score: str) -> tuple[str, list[str]]:
-    ranked = sorted(groups, key=lambda group: -_mean(group, score))
-    text = " > ".join(f"{g.method} ({g.scores[score]})" for g in ranked)
-    return text, [group.method for group in ranked]
-
-
 def _by_accuracy(comparison: Comparison) -> list[Group]:
     """Return groups by condition, then accuracy Score; the unedited model last."""
     return [
         group
         for groups in comparison.facets().values()
         for group in sorted(
-            groups, key=lambda g: (g.method == BEFORE, -_mean(g, "accuracy_score"))
+            groups, key=lambda g: (g.method == BEFORE, -g.mean("accuracy_score"))
         )
     ]
 
 
-def _mean(group: Group, score: str) -> float:
-    return group.scores[score].mean if score in group.scores else 0.0
-
-
-def _score_row(group: Group, names: Sequence[str]) -> Row:
-    row = {name: _shown(group.scores.get(name)) for name in names}
-    return {**_place(group), **row, "seeds": str(group.num_seeds)}
+def _score_rows(comparison: Comparison, ordered: Sequence[Group]) -> list[Row]:
+    rows: list[Row] = []
+    for groups in comparison.facets().values():
+        for group in sorted(groups, key=ordered.index):
+            shown = {name: _shown(group.scores.get(name)) for name in _SCORES}
+            shares = {
+                f"share of {name}": _shown(pooled_share(group, groups, name))
+                for name in _SHARED
+            }
+            rows.append(
+                {**_place(group), **shown, **shares, "seeds": str(group.num_seeds)}
+            )
+    return rows
 
 
 def _damage_rows(comparison: Comparison, ordered: Sequence[Group]) -> list[Row]:
@@ -175,46 +143,5 @@ def _method_names(comparison: Comparison) -> list[str]:
 
 def _method_row(comparison: Comparison, method: str) -> Row:
     run = next(run for run in comparison.runs if run.method == method)
-    shown = {n: _value(run.settings.get(n)) for n in comparison.method_settings}
+    shown = {n: shown_value(run.settings.get(n)) for n in comparison.method_settings}
     return {"method": method, **shown}
-
-
-def _alike(comparison: Comparison) -> str:
-    first = comparison.runs[0].settings
-    varying = (*comparison.conditions, *comparison.method_settings)
-    left_out = {*varying, *NOT_COMPARED, SEED, "model"}
-    alike = [f"{k} {_value(v)}" for k, v in first.items() if k not in left_out]
-    return f"All have {', '.join(alike)}."
-
-
-def _made_with(comparison: Comparison) -> list[str]:
-    """Return a warning where the runs were made by different code or packages."""
-    found: dict[str, set[str]] = {}
-    for run in comparison.runs:
-        path = run.folder / "settings.json"
-        if not path.exists():
-            continue
-        content = json.loads(path.read_text(encoding="utf-8"))
-        made_with = {"commit": content["commit"], **content["packages"]}
-        for name, version in made_with.items():
-            found.setdefault(name, set()).add(version)
-    return [
-        f"They were made with different {name}: {_listed(sorted(versions))}."
-        for name, versions in found.items()
-        if len(versions) > 1
-    ]
-
-
-def _in_order(values: set[Any]) -> list[Any]:
-    """Return settings by size where they are numbers, else by name."""
-    return sorted(values, key=lambda value: (isinstance(value, str), value))
-
-
-def _listed(values: Any) -> str:
-    return ", ".join(_value(value) for value in values)
-
-
-def _value(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return '""' if value == "" else str(value)

@@ -13,7 +13,8 @@ import pytest
 from flwr_collabedit.errors import ConfigurationError
 from simulations.comparison import compare
 from simulations.comparison_page import write_comparison
-from simulations.comparison_tables import orders, sentences, tables
+from simulations.comparison_tables import tables
+from simulations.comparison_words import orders, sentences
 from simulations.finished_runs import home_of, read_runs
 from simulations.settings import ExperimentSettings
 
@@ -84,6 +85,61 @@ def test_both_scores_the_pooled_reference_and_the_unedited_model_are_in_the_tabl
     ]
 
 
+def shares(rows):
+    return {
+        row["method"]: (row["share of Score"], row["share of accuracy_score"])
+        for row in rows
+    }
+
+
+def test_the_share_of_the_pooled_edit_is_taken_seed_by_seed(study, add_run):
+    # CollabEdit: 79 / 80, 80 / 81 and 81 / 82 have mean 98.7646 and stdev 0.0152.
+    # Task-Arithmetic has no reference of its own, one is there: 89 / 80, 90 / 81, 91 /
+    # 82 have mean 111.1128 and stdev 0.1372; 49, 50, 51 over them 61.7258 and 0.4752.
+    rows = table(compare(read_runs([study])), "Scores")
+
+    assert shares(rows[:4]) == {
+        "CollabEdit": ("98.8 ± 0.0", "98.8 ± 0.0"),
+        "Task-Arithmetic": ("111.1 ± 0.3", "61.7 ± 1.2"),
+        "CollabEdit: pooled": (None, None),
+        "before editing": (None, None),
+    }
+
+
+def test_of_two_pooled_references_each_method_takes_its_own_only(add_run, tmp_path):
+    add_run("one", 80)
+    add_run("other", 40)
+    add_run("without", 60, pooled_reference=False)
+
+    found = shares(table(compare(read_runs([tmp_path])), "Scores"))
+
+    # The made-up pooled Score is one more than the method's.
+    assert found["one"][0] == f"{100 * 80 / 81:.1f}"
+    assert found["other"][0] == f"{100 * 40 / 41:.1f}"
+    assert found["without"] == (None, None)
+
+
+def test_references_that_agree_are_one(add_run, tmp_path):
+    add_run("one", 80)
+    add_run("other", 80, accuracy=50)
+    add_run("without", 60, pooled_reference=False)
+
+    found = shares(table(compare(read_runs([tmp_path])), "Scores"))
+
+    assert found["without"][0] == f"{100 * 60 / 81:.1f}"
+
+
+def test_a_reference_of_other_seeds_is_none(add_run, tmp_path):
+    add_run("one", 80, seed=0)
+    for seed in (0, 1):
+        add_run("without", 60, seed=seed, pooled_reference=False)
+
+    found = shares(table(compare(read_runs([tmp_path])), "Scores"))
+
+    assert found["one"][0] == f"{100 * 80 / 81:.1f}"
+    assert found["without"] == (None, None)
+
+
 def test_damage_is_what_the_unedited_model_had_more(study):
     rows = table(compare(read_runs([study])), "Damage")
 
@@ -133,7 +189,9 @@ def test_the_markdown_refers_to_its_figures(study):
     figures = re.findall(r"!\[.*\]\((.*)\)", text)
     assert figures
     assert all((study / name).exists() for name in figures)
-    assert "| Task-Arithmetic | 500 | 90.0 ± 2.5 | 50.0 ± 2.5 |" in text
+    assert (
+        "| Task-Arithmetic | 500 | 90.0 ± 2.5 | 111.1 ± 0.3 | 50.0 ± 2.5 | 61.7" in text
+    )
 
 
 class PageReader(HTMLParser):

@@ -29,7 +29,7 @@ from flwr_collabedit.mediator_payload import Shapes, pack_vectors, unpack_vector
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.payloads import Arrays
 from flwr_collabedit.personal_store import PersonalModel
-from flwr_collabedit.personal_task import PersonalTask
+from flwr_collabedit.personal_task import RE_EDIT_SQUARES, PersonalTask
 
 SecondMoments = Mapping[str, Tensor]
 
@@ -159,8 +159,7 @@ class PersonalEditing:
             "conflicts": len(selected) - len(reused),
             "reused": len(reused),
             "steps-saved": int(reused.gradient_steps.sum()),
-            "re-edit-square-before": before,
-            "re-edit-square-after": after,
+            **dict(zip(RE_EDIT_SQUARES, (before, after), strict=True)),
         }
 
     def _is_selected(self, model: PersonalModel, vectors: MediatorVectors) -> Tensor:

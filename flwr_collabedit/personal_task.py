@@ -11,6 +11,9 @@ TargetsOn = Literal["base", "edited"]
 Similarity = Literal["z", "delta"]
 Selection = Literal["server", "client"]
 
+RE_EDIT_SQUARES = ("re-edit-square-before", "re-edit-square-after")
+"""Numbers in the reply to a re-edit: ``||V - W K||_F^2`` over the edited weights."""
+
 
 class PersonalTask(BaseModel):
     """The part of an instruction that only clients with personal models read.

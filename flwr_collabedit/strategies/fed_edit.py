@@ -4,6 +4,7 @@ Zhao et al. "FedLEKE: Federated Locate-then-Edit Knowledge Editing for Multi-Cli
 Collaboration", 2025. ``docs/fededit.md``: what is open there, and what is done here.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from logging import INFO
@@ -21,13 +22,21 @@ from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.mediator_payload import read_vectors_reply, vectors_record
 from flwr_collabedit.payloads import METRICS, RE_EDIT_COUNTS, sender_of
-from flwr_collabedit.personal_task import PersonalTask, Selection, Similarity, TargetsOn
+from flwr_collabedit.personal_task import (
+    RE_EDIT_SQUARES,
+    PersonalTask,
+    Selection,
+    Similarity,
+    TargetsOn,
+)
 from flwr_collabedit.replies import checked_records
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
 from flwr_collabedit.strategies.exchange import build_messages
 from flwr_collabedit.strategies.mediator_store import Entry, MediatorStore, joined
 from flwr_collabedit.strategies.personal_report import personal_figures
 from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
+
+_RE_EDIT_FIGURES = (*RE_EDIT_COUNTS, *RE_EDIT_SQUARES)
 
 
 class FedEditStrategy(EditStrategy):
@@ -190,7 +199,7 @@ class FedEditStrategy(EditStrategy):
         self, grid: Grid, chosen: Mapping[int, Any], alpha: float, report: RoundReport
     ) -> None:
         slot, figures = report.server_round, ReplyFigures()
-        report.count(dict.fromkeys(RE_EDIT_COUNTS, 0))
+        report.count(dict.fromkeys(_RE_EDIT_FIGURES, 0))
         messages: list[Message] = []
         for node, (vectors, names) in chosen.items():
             update = {"phase": "re-edit", "alpha": alpha, "provenance": names}
@@ -207,7 +216,7 @@ class FedEditStrategy(EditStrategy):
         def accept(reply: Message) -> None:
             checked_records(reply.content, expected)
             found = reply.content.metric_records[METRICS]
-            report.count({name: _number(found, name) for name in RE_EDIT_COUNTS})
+            report.count({name: _number(found, name) for name in _RE_EDIT_FIGURES})
             figures.add(reply)
 
         if messages:
@@ -235,6 +244,6 @@ class FedEditStrategy(EditStrategy):
 
 def _number(record: MetricRecord, name: str) -> float:
     value = record.get(name)
-    if not isinstance(value, int | float) or value < 0:
-        raise PayloadError(f"{name} is {value!r}; expected a count.")
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise PayloadError(f"{name} is {value!r}; expected a number from 0.")
     return value

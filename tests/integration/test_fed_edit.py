@@ -15,6 +15,7 @@ from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.payloads import CONFIG
 from flwr_collabedit.personal_store import PersonalStore
+from flwr_collabedit.personal_task import RE_EDIT_SQUARES
 from flwr_collabedit.strategies import FedEditStrategy
 from simulations.in_process import InProcessGrid
 
@@ -104,6 +105,9 @@ def test_without_a_condition_every_client_with_edits_gets_all_of_the_others(
     assert (counts["uploaded"], counts["selected"], counts["reused"]) == (3, 3, 3)
     assert counts["rejected"] == counts["offered"] - 3
     assert counts["steps-saved"] > 0
+    for report in server.reports:
+        before, after = (report.mediator[name] for name in RE_EDIT_SQUARES)
+        assert 0 < after < before
 
 
 def test_alpha_one_is_single_client_editing(lm, moments, tmp_path):
@@ -125,7 +129,8 @@ def test_server_and_client_select_the_same(lm, moments, tmp_path, alpha, similar
 
     assert_same(one, other)
     for left, right in zip(by_server.reports, by_client.reports, strict=True):
-        assert left.mediator == right.mediator
+        # Counts, and two sums over clients in the order of their replies.
+        assert left.mediator == pytest.approx(right.mediator)
 
 
 def test_the_order_of_clients_is_irrelevant(lm, moments, tmp_path):

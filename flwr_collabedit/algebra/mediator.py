@@ -166,6 +166,11 @@ def re_edit_statistics(
 
 
 def _cosines(one: Tensor, other: Tensor) -> Tensor:
-    """Return ``(len(one), len(other))``, within [-1, 1]; 0 with a vector of zeros."""
+    """Return ``(len(one), len(other))``, within [-1, 1]; 0 with a vector of zeros.
+
+    The last bits of a matrix product depend on its shape, so that server and client
+    would disagree on a cosine that equals alpha, as one does where alpha is calibrated.
+    Multiples of 2^-30 are the same for both.
+    """
     product: Tensor = normalize(one.double()) @ normalize(other.double()).T
-    return product.clamp(-1, 1)
+    return product.mul_(2**30).round_().div_(2**30).clamp_(-1, 1)

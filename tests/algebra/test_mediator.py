@@ -69,6 +69,22 @@ def test_a_candidate_is_judged_by_itself(seed, alpha):
     assert together.tolist() == one_by_one
 
 
+@given(st.integers(0, 999), st.sampled_from([50.0, 90.0]), st.integers(1, 2))
+def test_a_calibrated_alpha_judges_by_the_same_last_bit(seed, percentile, num_own):
+    # It is one of the cosines, whose last bits depend on the shapes of the product.
+    generator = torch.Generator().manual_seed(seed)
+    own, one, other = (
+        1 + torch.randn(n, 96, generator=generator, dtype=torch.float64)
+        for n in (num_own, 1, 2)
+    )
+    alpha = calibrated_alpha([own, one, other], percentile)
+
+    together = select_relevant(torch.cat([one, other]), own, alpha)
+    apart = [select_relevant(group, own, alpha) for group in (one, other)]
+
+    assert together.tolist() == torch.cat(apart).tolist()
+
+
 def test_the_percentile_is_over_pairs_of_different_clients():
     first = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     second = torch.tensor([[0.0, 1.0], [1.0, 1.0]])

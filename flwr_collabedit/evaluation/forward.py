@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from flwr_collabedit.models.loading import LanguageModel
-from flwr_collabedit.models.tokens import PaddedBatch
+from flwr_collabedit.models.language_model import LanguageModel
+from flwr_collabedit.models.padding import PaddedBatch
 
 
 def final_hidden(lm: LanguageModel, batch: PaddedBatch) -> Tensor:

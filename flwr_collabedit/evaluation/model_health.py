@@ -15,7 +15,7 @@ from torch import Tensor
 from flwr_collabedit.evaluation.divergence import kl_to_base, next_token_distributions
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.evaluation.perplexity import text_loss
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import read_weight
 
 KL_TO_BASE = "kl-to-base"

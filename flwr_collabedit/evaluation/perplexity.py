@@ -14,8 +14,9 @@ from flwr_collabedit.evaluation.batches import batches_by_length
 from flwr_collabedit.evaluation.forward import final_hidden
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.evaluation.windows import Window, windows
-from flwr_collabedit.models.loading import LanguageModel
-from flwr_collabedit.models.tokens import pad_batch, tokenize
+from flwr_collabedit.models.language_model import LanguageModel
+from flwr_collabedit.models.padding import pad_batch
+from flwr_collabedit.models.tokens import tokenize
 
 TEXT_LOSS = "text-loss"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.evaluation.scoring import score_cases
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.tokens import tokenize
 
 

@@ -7,21 +7,25 @@ from pathlib import Path
 from flwr.client import NumPyClient
 from flwr.common import Scalar
 
+from flwr_collabedit.client_health import HealthTexts, base_health, weight_norms
 from flwr_collabedit.client_scores import ClientScores, KnownCase
 from flwr_collabedit.data.requests import EvaluationCase
+from flwr_collabedit.declaring_client import DeclaringClient
 from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.keys import current_values
 from flwr_collabedit.editors.methods import read_config
 from flwr_collabedit.errors import PayloadError
-from flwr_collabedit.evaluation.metrics import MetricSums
+from flwr_collabedit.evaluation.metrics import MetricSums, prefixed
+from flwr_collabedit.fact_tags import TagKey
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
 from flwr_collabedit.own_edits import OwnEdits
 from flwr_collabedit.payloads import (
+    BASE,
     RESIDUAL_SQUARE,
     SENDER,
     Arrays,
@@ -73,6 +77,10 @@ class EditingClient(NumPyClient):
         Where FedEdit's personal model is kept; ``None`` for the state folder.
     withdrawals : mapping of int to EditSet
         By round, the edits of earlier rounds that the party takes back in it.
+    tag_key : TagKey or None
+        The clients' shared key, with which they tag facts where the server asks for it.
+    health : HealthTexts or None
+        Text and prompts that no edit is to change; ``None`` measures weights only.
     """
 
     def __init__(
@@ -87,16 +95,23 @@ class EditingClient(NumPyClient):
         personal_folder: Path | None = None,
         known_case: KnownCase | None = None,
         withdrawals: Mapping[int, EditSet] | None = None,
+        tag_key: TagKey | None = None,
+        health: HealthTexts | None = None,
     ) -> None:
         self.language_model = language_model
         self.edits = OwnEdits(rounds)
         self.name = name
         self.targets = RoundTargets(language_model, name, TargetStore(state_folder))
+        self.health = health or HealthTexts()
         self.scores = ClientScores(language_model, name, results_folder, known_case)
         self.second_moments = SecondMoments(name, second_moments)
         self.shared = SharedClient(
-            *(language_model, self.edits, self.targets, self.second_moments),
+            language_model, self.edits, self.targets, self.second_moments
+        )
+        self.declaring = DeclaringClient(
+            *(language_model, name, self.edits, self.targets),
             withdrawals or {},
+            tag_key,
         )
         self.personal = PersonalClient(
             language_model, name, PersonalStore(personal_folder or state_folder)
@@ -128,7 +143,9 @@ class EditingClient(NumPyClient):
         arrays: Arrays = []
         figures: dict[str, Scalar]
         if instruction.phase == "declare":
-            num_edits, figures = self.shared.declare(instruction)
+            num_edits, figures = self.declaring.declare(
+                parameters, instruction, memit, own
+            )
         elif instruction.personal:
             inactive = EditSet.from_json(instruction.inactive)
             requests = self.edits.requests(instruction.server_round, inactive)
@@ -166,11 +183,14 @@ class EditingClient(NumPyClient):
             deltas, received = unpack_deltas(parameters, own), ()
         inactive = EditSet.from_json(instruction.inactive)
         active = self.edits.until(instruction.server_round, inactive)
-        with applied_deltas(self.language_model, deltas):
-            total = self.scores.own(active, instruction.server_round)
+        lm, names = self.language_model, instruction.parameters
+        probe, base = base_health(lm, self.health)
+        base = base + prefixed(BASE, weight_norms(lm, names))
+        with applied_deltas(lm, deltas):
+            total = base + probe.measure(lm) + weight_norms(lm, names)
+            total = total + self.scores.own(active, instruction.server_round)
             total = total + self.scores.inactive(self.edits.inside(inactive))
             total = total + self.scores.received(received)
-            total = total + self.scores.weight_norms(instruction.parameters)
             total = total + self._residuals(instruction, memit, inactive)
         loss = total.mean("target-loss") or 0.0
         num_cases = sum(map(len, active.values()))

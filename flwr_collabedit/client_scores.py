@@ -1,4 +1,4 @@
-"""How a client scores its cases, and what else it tells of the model's state."""
+"""How a client scores its own cases, and others' that it has taken over."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,8 @@ from pathlib import Path
 from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.evaluation.case_score import sums
 from flwr_collabedit.evaluation.evaluate import Evaluation, evaluate_cases
-from flwr_collabedit.evaluation.metrics import MetricSums
+from flwr_collabedit.evaluation.metrics import MetricSums, prefixed
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.weights import read_weight
 from flwr_collabedit.payloads import INACTIVE, RECEIVED, round_prefix
 from flwr_collabedit.progress import ProgressLog
 
@@ -49,7 +48,7 @@ class ClientScores:
         total, start = evaluation.sums, 0
         for number, found in by_round.items():
             own = sums(evaluation.scores[start : start + len(found)])
-            total = total + _prefixed(round_prefix(number), own, _BY_ROUND)
+            total = total + prefixed(round_prefix(number), own, _BY_ROUND)
             start += len(found)
         return total
 
@@ -58,23 +57,14 @@ class ClientScores:
         if not cases:
             return MetricSums()
         found = evaluate_cases(self.lm, cases).sums
-        return _prefixed(INACTIVE, found, _BY_ROUND)
+        return prefixed(INACTIVE, found, _BY_ROUND)
 
     def received(self, provenances: Sequence[str]) -> MetricSums:
         """Return the scores of others' facts, where they are known."""
         if self.known_case is None or not provenances:
             return MetricSums()
         cases = [self.known_case(provenance) for provenance in provenances]
-        return _prefixed(RECEIVED, evaluate_cases(self.lm, cases).sums)
-
-    def weight_norms(self, parameters: Sequence[str]) -> MetricSums:
-        """Return the entrywise L1 and the Frobenius norm of every edited weight."""
-        values = {}
-        for name in parameters:
-            weight = read_weight(self.lm.model, name).double()
-            values[f"l1/{name}"] = float(weight.abs().sum())
-            values[f"l2/{name}"] = float(weight.norm())
-        return MetricSums.of(values)
+        return prefixed(RECEIVED, evaluate_cases(self.lm, cases).sums)
 
     def _write(self, evaluation: Evaluation, server_round: int) -> None:
         if self.results_folder is None:
@@ -82,10 +72,3 @@ class ClientScores:
         self.results_folder.mkdir(parents=True, exist_ok=True)
         path = self.results_folder / f"{self.name}-round-{server_round}.jsonl"
         path.write_text(evaluation.to_json_lines(), encoding="utf-8")
-
-
-def _prefixed(
-    prefix: str, sums: MetricSums, names: Sequence[str] | None = None
-) -> MetricSums:
-    kept = sums.totals if names is None else [n for n in names if n in sums.totals]
-    return MetricSums({f"{prefix}{name}": sums.totals[name] for name in kept})

@@ -49,6 +49,10 @@ MKV_PARTS = ("mkv_z", "mkv_delta", "mkv_steps")
 """Arrays of form ``mkv`` that are not of one parameter; ``mediator_payload`` has it."""
 
 
+BASE = "base/"
+"""Begins the names of metrics of the unedited model."""
+
+
 def round_prefix(server_round: int) -> str:
     """Return what begins the names of metrics over one round's edits."""
     return f"round-{server_round}/"

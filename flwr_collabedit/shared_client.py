@@ -1,4 +1,4 @@
-"""Training messages where all share one model: declare, measure, withdraw."""
+"""Training messages where all share one model: measure edits, or edit alone."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,6 @@ from flwr.common import Scalar
 from torch import Tensor
 
 from flwr_collabedit.data.requests import EditRequest
-from flwr_collabedit.declaration import DECLARATION, Declaration
 from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.edit_work import EditWork
 from flwr_collabedit.edited_model import EditedModel
@@ -43,23 +42,12 @@ class SharedClient:
         Finds or optimises targets.
     second_moments : SecondMoments
         Asked only where the client is to edit alone.
-    withdrawals : mapping of int to EditSet
-        By round, the edits of earlier rounds that the party takes back in it.
     """
 
     lm: LanguageModel
     edits: OwnEdits
     targets: RoundTargets
     second_moments: SecondMoments
-    withdrawals: Mapping[int, EditSet]
-
-    def declare(self, instruction: Instruction) -> tuple[int, Figures]:
-        """Return the number of the round's edits, and what is said of them."""
-        server_round = instruction.server_round
-        requests = self.edits.requests(server_round)
-        taken_back = self.withdrawals.get(server_round, EditSet())
-        found = Declaration(num_edits=len(requests), take_back=taken_back.to_json())
-        return len(requests), {DECLARATION: found.model_dump_json()}
 
     def fit(
         self,
@@ -91,8 +79,8 @@ class SharedClient:
         if instruction.measured_on == "current":
             deltas = unpack_deltas(parameters, own)
         began = time.perf_counter()
-        starts_round = _starts_round(instruction, parameters)
-        targets = self.targets.find(instruction, memit, requests, deltas, starts_round)
+        is_start = starts_round(instruction, parameters)
+        targets = self.targets.find(instruction, memit, requests, deltas, is_start)
         measuring = time.perf_counter()
         work = EditWork(self.lm, memit, instruction, deltas)
         if work.is_alone:
@@ -118,7 +106,7 @@ class SharedClient:
         return self.edits.requests(instruction.server_round, inactive)
 
 
-def _starts_round(instruction: Instruction, parameters: Arrays) -> bool:
+def starts_round(instruction: Instruction, parameters: Arrays) -> bool:
     """Return whether targets may be optimised on the model that is asked for."""
     if instruction.measured_on == "base":
         return True

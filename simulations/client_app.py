@@ -10,7 +10,14 @@ from transformers.utils.logging import disable_progress_bar
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.client_app import make_client_app
 from flwr_collabedit.data.requests import EvaluationCase
-from simulations.experiment import clients_rounds, language_model, second_moments
+from flwr_collabedit.fact_tags import TagKey
+from simulations.experiment import (
+    clients_rounds,
+    health_texts,
+    language_model,
+    second_moments,
+    taken_back,
+)
 from simulations.run_folder import RunFolder
 from simulations.settings import ExperimentSettings
 
@@ -37,7 +44,17 @@ def client_fn(context: Context) -> EditingClient:
         second_moments=lambda memit: second_moments(settings, lm, memit),
         personal_folder=folder.personal_state(name),
         known_case=partial(known_case, settings),
+        withdrawals=taken_back(settings, index),
+        tag_key=conflict_key(settings, folder),
+        health=health_texts(settings),
     )
+
+
+def conflict_key(settings: ExperimentSettings, folder: RunFolder) -> TagKey | None:
+    """Return the clients' key; the server of a real federation would not have it."""
+    if not settings.conflict_policy:
+        return None
+    return TagKey.from_file(settings.conflict_key or folder.conflict_key)
 
 
 def known_case(settings: ExperimentSettings, provenance: str) -> EvaluationCase:

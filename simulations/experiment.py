@@ -1,26 +1,36 @@
 """From settings to the model, the data and the strategy, for server and clients."""
 
 from functools import lru_cache
+from itertools import chain, islice
 from pathlib import Path
 
 from torch import Tensor
 
 from flwr_collabedit.client_app import cached_model
+from flwr_collabedit.client_health import HealthTexts
+from flwr_collabedit.data.conflicts import assign_conflicts
 from flwr_collabedit.data.copies import share_copies
 from flwr_collabedit.data.fact_world import embedded_cases, embedded_corpus
+from flwr_collabedit.data.held_out import (
+    embedded_held_out_texts,
+    embedded_neutral_prompts,
+)
 from flwr_collabedit.data.loading import load_cases
 from flwr_collabedit.data.partition import split_over_clients, split_over_rounds
 from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.data.texts import load_texts
+from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates, generate_contexts
 from flwr_collabedit.editors.covariance import estimate_second_moments
 from flwr_collabedit.editors.methods import METHODS
+from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.loading import EMBEDDED_MODEL
 from flwr_collabedit.progress import ProgressLog, watched
 from simulations.clusters import prompt_clusters
 from simulations.settings import ExperimentSettings
+from simulations.strategies import withdrawals
 
 Rounds = list[list[EvaluationCase]]
 
@@ -58,7 +68,70 @@ def clients_rounds(settings: ExperimentSettings) -> list[Rounds]:
         seed=settings.seed,
     )
     split = share_copies(split, settings.shared_fraction, seed=settings.seed)
-    return [split_over_rounds(own, settings.num_rounds) for own in split]
+    if settings.repeat_rounds:
+        rounds = [[list(own) for _ in range(settings.num_rounds)] for own in split]
+    else:
+        rounds = [split_over_rounds(own, settings.num_rounds) for own in split]
+    if settings.conflict_share:
+        rounds = assign_conflicts(
+            rounds,
+            settings.conflict_share,
+            later=settings.conflict_later,
+            seed=settings.seed,
+        )
+    return rounds
+
+
+def taken_back(settings: ExperimentSettings, client: int) -> dict[int, EditSet]:
+    """Return, by round, which of its earlier edits a client takes back.
+
+    Raises
+    ------
+    ConfigurationError
+        If an item of ``withdraw`` cannot be read.
+    """
+    found: dict[int, EditSet] = {}
+    for text in withdrawals(settings):
+        if not text.startswith("case:"):
+            continue
+        case_id, _, when = text.removeprefix("case:").rpartition("@")
+        if not case_id or not when.isdecimal():
+            raise ConfigurationError(
+                f"Expected a withdrawal such as 'case:ID@ROUND', found {text!r}."
+            )
+        rounds = clients_rounds(settings)[client][: int(when) - 1]
+        places = {
+            number: [
+                place
+                for place, case in enumerate(cases)
+                if str(case.request.case_id) == case_id
+            ]
+            for number, cases in enumerate(rounds, start=1)
+        }
+        found[int(when)] = found.get(int(when), EditSet()) | EditSet.of({**places})
+    return found
+
+
+@lru_cache(maxsize=1)
+def health_texts(settings: ExperimentSettings) -> HealthTexts:
+    """Return the text and the prompts that a model's health is measured on.
+
+    For the embedded model sentences and prompts about subjects that are not edited; for
+    any other the texts, and for prompts the first half of each one's words.
+    """
+    count, name = settings.health_samples, settings.health_texts
+    if not count or not name:
+        return HealthTexts()
+    if name == "embedded":
+        everyone = chain.from_iterable(chain.from_iterable(clients_rounds(settings)))
+        edited = {case.request.subject for case in everyone}
+        texts = embedded_held_out_texts(count, exclude=edited)
+        prompts = embedded_neutral_prompts(count, exclude=edited)
+        return HealthTexts(tuple(texts), tuple(prompts))
+    found = tuple(islice((text for text in load_texts(name) if text.strip()), count))
+    words = [text.split() for text in found]
+    halves = [" ".join(some[: max(1, len(some) // 2)]) for some in words]
+    return HealthTexts(found, tuple(halves))
 
 
 def editor_config(settings: ExperimentSettings) -> MemitConfig:

@@ -1,11 +1,13 @@
 """The pooled reference: one party that holds every client's edits (GLOBAL-EDIT)."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from flwr_collabedit.algebra.history import EditHistory
+from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.memit import MemitEditor
@@ -14,7 +16,6 @@ from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
 from flwr_collabedit.progress import ProgressLog
-from simulations.experiment import Rounds
 from simulations.settings import ExperimentSettings
 from simulations.strategies import pooled_options
 
@@ -34,25 +35,42 @@ def edit_pooled(
     memit: MemitConfig,
     contexts: ContextTemplates,
     second_moments: Mapping[str, Tensor],
-    clients: list[Rounds],
+    written: Sequence[Sequence[EvaluationCase]],
+    scored: Sequence[EvaluationCase],
 ) -> PooledResult:
-    """Edit all clients' cases, round after round, as one party with MEMIT itself."""
+    """Edit what all clients wrote, as one party with MEMIT itself.
+
+    Round after round, as the clients did; with history ``d4s`` in one batch, which is
+    what its rounds must equal.
+
+    Parameters
+    ----------
+    settings, lm, memit, contexts, second_moments
+        Of the run.
+    written : sequence of sequence of EvaluationCase
+        By round.
+    scored : sequence of EvaluationCase
+        What is scored in the end.
+    """
     began = time.perf_counter()
     editor = MemitEditor(lm, memit, contexts, second_moments)
     deltas: dict[str, Tensor] = {}
-    for index in range(settings.num_rounds):
-        requests = [case.request for rounds in clients for case in rounds[index]]
+    history = EditHistory(settings.history, settings.beta_0, settings.beta_1)
+    if history.is_from_base:
+        written = [[case for cases in written for case in cases]]
+    for cases in written:
+        requests = [case.request for case in cases]
         result = editor.edit(
             requests,
             start=deltas,
+            history=history,
             progress=ProgressLog("pooled: targets", len(requests)),
             **pooled_options(settings),
         )
-        deltas = result.deltas
-    cases = [case for rounds in clients for edits in rounds for case in edits]
+        deltas, history = result.deltas, result.history
     with applied_deltas(lm, deltas):
-        progress = ProgressLog("pooled: prompts scored", len(cases))
-        sums = evaluate_cases(lm, cases, progress=progress).sums
+        progress = ProgressLog("pooled: prompts scored", len(scored))
+        sums = evaluate_cases(lm, scored, progress=progress).sums
     return PooledResult(deltas, sums, time.perf_counter() - began)
 
 

@@ -12,6 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import flwr_collabedit
+from flwr_collabedit.fact_tags import TagKey
+
+CHECKPOINTS = "checkpoints"
+"""The folder, in a run folder, of the server's states."""
 
 _PACKAGES = ("flwr-collabedit", "flwr", "torch", "transformers", "datasets", "ray")
 
@@ -19,8 +23,9 @@ _PACKAGES = ("flwr-collabedit", "flwr", "torch", "transformers", "datasets", "ra
 class RunFolder:
     """Paths and writers of one run's results.
 
-    ``settings.json``, ``rounds.jsonl``, ``cases/``, ``deltas.safetensors``,
-    ``summary.json`` and ``report.md``; clients keep their own state under ``clients/``.
+    ``settings.json``, ``rounds.jsonl``, ``cases/``, ``checkpoints/``,
+    ``deltas.safetensors``, ``summary.json`` and ``report.md``; clients keep their own
+    state under ``clients/``.
 
     Parameters
     ----------
@@ -33,12 +38,23 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         self.rounds = path / "rounds.jsonl"
         self.cases = path / "cases"
+        self.conflict_key = path / "clients" / "conflict_key.txt"
+        self.checkpoints = path / CHECKPOINTS
 
-    def start(self, settings: Mapping[str, Any]) -> None:
-        """Write the resolved settings and what the run was made with."""
-        for name in ("summary.json", "report.md", "rounds.jsonl"):
+    def start(self, settings: Mapping[str, Any], *, resume: bool = False) -> None:
+        """Write the resolved settings and what the run was made with.
+
+        With ``resume`` what an interrupted run has written stays.
+        """
+        for name in ("summary.json", "report.md"):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / "personal", ignore_errors=True)
+        if not resume:
+            self.rounds.unlink(missing_ok=True)
+            for folder in (self.path / "personal", self.checkpoints):
+                shutil.rmtree(folder, ignore_errors=True)
+        if not self.conflict_key.exists():
+            self.conflict_key.parent.mkdir(parents=True, exist_ok=True)
+            TagKey.generate().to_file(self.conflict_key)
         made_with = {name: version(name) for name in _PACKAGES}
         self.write_json(
             "settings.json",

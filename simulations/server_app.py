@@ -18,6 +18,7 @@ from simulations.report import summarize_run, write_report
 from simulations.run_folder import RunFolder
 from simulations.settings import ExperimentSettings
 from simulations.strategies import make_strategy
+from simulations.written import active_cases, written_cases
 
 app = ServerApp()
 
@@ -32,7 +33,7 @@ def main(grid: Grid, context: Context) -> None:
     lm = experiment.language_model(settings)
     check_model(lm, memit)
     folder = RunFolder(settings.folder)
-    folder.start(settings.to_run_config())
+    folder.start(settings.to_run_config(), resume=settings.resume)
     for name, value in settings.to_run_config().items():
         log(INFO, "setting %s = %r", name, value)
     log(INFO, "Preparing context templates and second moments")
@@ -53,7 +54,11 @@ def main(grid: Grid, context: Context) -> None:
     gaps: dict[str, float] = {}
     if settings.pooled_reference:
         log(INFO, "Editing all requests as one party, for comparison")
-        pooled = edit_pooled(settings, lm, memit, contexts, moments, clients)
+        pooled = edit_pooled(
+            *(settings, lm, memit, contexts, moments),
+            written_cases(clients, strategy),
+            active_cases(clients, strategy),
+        )
         folder.write_deltas("deltas_pooled.safetensors", pooled.deltas)
         gaps = relative_gaps(deltas, pooled.deltas) if deltas else {}
     seconds = time.perf_counter() - began

@@ -9,36 +9,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from flwr.app import Context
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
-from flwr_collabedit.algebra.schedule import check_schedule, check_sweeps
-from flwr_collabedit.errors import ConfigurationError, nearest, shorten
+from flwr_collabedit.errors import ConfigurationError, nearest
+from simulations.round_settings import RoundSettings
+from simulations.setting_checks import check_combination, kebab
 
 Count = Annotated[int, Field(ge=1)]
 
-# Settings that some strategies read and others would ignore in silence.
-_READ_BY = {
-    "sweeps": ("collabedit",),
-    "sweep_tolerance": ("collabedit",),
-    "form": ("collabedit",),
-    "merge_scale": ("task-arithmetic", "ties"),
-    "ties_density": ("ties",),
-    "alpha": ("fed-edit",),
-    "alpha_percentile": ("fed-edit",),
-    "similarity": ("fed-edit",),
-    "selection": ("fed-edit",),
-    "targets_on": ("fed-edit",),
-    "mkv_slots": ("fed-edit",),
-    "max_mkvs": ("fed-edit",),
-}
 
-
-def _kebab(name: str) -> str:
-    return name.replace("_", "-")
-
-
-class ExperimentSettings(BaseModel):
+class ExperimentSettings(RoundSettings):
     """The settings of one simulation, as the run configuration gives them.
+
+    Those of `simulations.round_settings.RoundSettings`, too.
 
     Attributes
     ----------
@@ -101,7 +84,7 @@ class ExperimentSettings(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=_kebab, populate_by_name=True
+        frozen=True, extra="forbid", alias_generator=kebab, populate_by_name=True
     )
 
     output_folder: str = ""
@@ -157,7 +140,7 @@ class ExperimentSettings(BaseModel):
     threads_per_client: Count = 1
     seed: int = 0
 
-    @field_validator("output_folder", "cache_folder", "hyperparameters")
+    @field_validator("output_folder", "cache_folder", "hyperparameters", "conflict_key")
     @classmethod
     def _absolute(cls, path: str) -> str:
         if path and not Path(path).is_absolute():
@@ -174,7 +157,7 @@ class ExperimentSettings(BaseModel):
             Naming every setting that is unknown or has a wrong value, or those that do
             not go together.
         """
-        known = {_kebab(name) for name in cls.model_fields}
+        known = {kebab(name) for name in cls.model_fields}
         unknown = [key for key in run_config if key not in known]
         if unknown:
             raise ConfigurationError(
@@ -192,40 +175,8 @@ class ExperimentSettings(BaseModel):
                 f"Wrong settings in the run configuration: {problems}. See "
                 "simulations/README.md for what each one takes."
             ) from None
-        settings._check_combination()
+        check_combination(settings)
         return settings
-
-    def _check_combination(self) -> None:
-        schedule, split = check_schedule(
-            self.layer_schedule, self.residual_split or None, self.editor
-        )
-        check_sweeps(schedule, split, self.sweeps, self.sweep_tolerance)
-        for field, strategies in _READ_BY.items():
-            default = type(self).model_fields[field].default
-            if self.strategy not in strategies and getattr(self, field) != default:
-                raise ConfigurationError(
-                    f"Strategy {self.strategy!r} does not read {_kebab(field)} = "
-                    f"{getattr(self, field)!r}, only {shorten(strategies)} does. "
-                    "Leave it out."
-                )
-        if self.sentence_model and self.partition != "by-subject-cluster":
-            raise ConfigurationError(
-                f"Partition {self.partition!r} does not read sentence-model = "
-                f"{self.sentence_model!r}, only 'by-subject-cluster' does. Leave it "
-                "out."
-            )
-        if self.strategy == "fed-edit":
-            if schedule != "synchronous" or self.residual_split:
-                raise ConfigurationError(
-                    "Strategy 'fed-edit' lets each client edit alone, layer by layer, "
-                    f"found layer-schedule = {schedule!r}, residual-split = "
-                    f"{self.residual_split!r}. Leave both out."
-                )
-        elif self.strategy != "collabedit" and schedule == "synchronous":
-            raise ConfigurationError(
-                f"Strategy {self.strategy!r} merges what clients wrote alone, found "
-                "layer-schedule = 'synchronous'. Set it to 'local' or 'frozen'."
-            )
 
     @classmethod
     def from_context(cls, context: Context) -> Self:

@@ -5,19 +5,24 @@ from typing import Any
 
 from torch import Tensor
 
+from flwr_collabedit.conflict_resolution import Resolution
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.strategies import (
     CollabEditStrategy,
+    DeclarationRules,
     EditAvg,
     EditStrategy,
     FedEditStrategy,
+    RoundGuard,
     RoundReport,
     SimpleAverage,
     TaskArithmetic,
     TiesMerging,
+    Withdrawal,
 )
+from simulations.run_folder import CHECKPOINTS
 from simulations.settings import ExperimentSettings
 
 METHOD_NAMES = {
@@ -66,8 +71,17 @@ def make_strategy(
         "seed": settings.seed,
         "evaluate_every": settings.evaluate_every,
         "evaluate_before": settings.evaluate_before,
+        "declarations": declaration_rules(settings),
+        "guard": RoundGuard(
+            max_perplexity_increase=settings.max_perplexity_increase or None,
+            warn_perplexity_increase=settings.warn_perplexity_increase,
+            warn_norm_increase=settings.warn_norm_increase,
+        ),
         "on_round": on_round,
     }
+    if settings.checkpoints != "none" and settings.strategy != "fed-edit":
+        options["checkpoint_folder"] = settings.folder / CHECKPOINTS
+        options["keep_checkpoints"] = 0 if settings.checkpoints == "all" else 1
     # 0 stands for the method's own scale.
     scale = {"scale": settings.merge_scale} if settings.merge_scale else {}
     match settings.strategy:
@@ -79,6 +93,10 @@ def make_strategy(
                 sweeps=settings.sweeps,
                 sweep_tolerance=settings.sweep_tolerance,
                 form=settings.form,
+                history=settings.history,
+                beta_0=settings.beta_0,
+                beta_1=settings.beta_1,
+                withdrawals=server_withdrawals(settings),
                 **options,
             )
         case "edit-avg":
@@ -103,6 +121,35 @@ def make_strategy(
                 max_vectors=settings.max_mkvs or None,
                 **options,
             )
+
+
+def declaration_rules(settings: ExperimentSettings) -> DeclarationRules | None:
+    """Return what clients declare before they edit; ``None`` if it is nothing."""
+    resolution = None
+    if settings.conflict_policy:
+        names = tuple(n for n in settings.conflict_priority.split(",") if n)
+        resolution = Resolution(settings.conflict_policy, settings.overlap, names)
+    take_back = any(text.startswith("case:") for text in withdrawals(settings))
+    if resolution is None and not settings.presence and not settings.withdraw:
+        return None
+    return DeclarationRules(
+        resolution=resolution,
+        presence=settings.presence,
+        present_from=settings.present_from,
+        skip_present=settings.skip_present,
+        take_back=take_back,
+    )
+
+
+def withdrawals(settings: ExperimentSettings) -> list[str]:
+    """Return what is taken back before which round, item by item."""
+    return [text.strip() for text in settings.withdraw.split(",") if text.strip()]
+
+
+def server_withdrawals(settings: ExperimentSettings) -> list[Withdrawal]:
+    """Return the withdrawals that the server is told of: of clients and rounds."""
+    texts = [text for text in withdrawals(settings) if not text.startswith("case:")]
+    return [Withdrawal.parse(text) for text in texts]
 
 
 def pooled_options(settings: ExperimentSettings) -> dict[str, Any]:

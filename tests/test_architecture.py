@@ -45,8 +45,15 @@ MAY_IMPORT = {
         "target_store",
     },
     "client_scores": {"data", "evaluation", "models", "payloads", "progress"},
+    "presence": {"data", "editors", "evaluation", "models"},
+    "declaring_client": {
+        *("data", "declaration", "edit_set", "edited_model", "editors", "errors"),
+        *("fact_tags", "instruction", "models", "own_edits", "payloads", "presence"),
+        *("round_targets", "shared_client"),
+    },
+    "client_health": {"evaluation", "models", "payloads"},
     "shared_client": {
-        *("data", "declaration", "edit_set", "edit_work", "edited_model", "editors"),
+        *("data", "edit_set", "edit_work", "edited_model", "editors"),
         *("instruction", "models", "own_edits", "payloads", "round_targets"),
         "second_moments",
     },
@@ -60,7 +67,8 @@ MAY_IMPORT = {
         *("errors", "data", "models", "editors", "evaluation", "client_scores"),
         *("edited_model", "instruction", "payloads", "target_store", "edit_set"),
         *("personal_client", "personal_store", "own_edits", "round_targets"),
-        *("second_moments", "shared_client"),
+        *("second_moments", "shared_client", "client_health", "declaring_client"),
+        "fact_tags",
     },
     "client_app": {"errors", "data", "models", "instruction", "payloads", "client"},
 }

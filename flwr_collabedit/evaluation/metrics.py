@@ -109,6 +109,14 @@ class MetricSums:
         return MetricSums(totals)
 
 
+def prefixed(
+    prefix: str, sums: MetricSums, names: Iterable[str] | None = None
+) -> MetricSums:
+    """Return the metrics under longer names; only those of ``names`` if it is given."""
+    kept = sums.totals if names is None else [n for n in names if n in sums.totals]
+    return MetricSums({f"{prefix}{name}": sums.totals[name] for name in kept})
+
+
 def harmonic_mean(*values: float | None) -> float | None:
     """Return the harmonic mean; 0 if a value is 0, ``None`` if a value is ``None``.
 

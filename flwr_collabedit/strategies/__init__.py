@@ -5,6 +5,7 @@ from flwr_collabedit.strategies.declarations import DeclarationRules
 from flwr_collabedit.strategies.edit_avg import EditAvg
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
 from flwr_collabedit.strategies.fed_edit import FedEditStrategy
+from flwr_collabedit.strategies.round_guard import RoundGuard
 from flwr_collabedit.strategies.round_report import RoundReport
 from flwr_collabedit.strategies.simple_average import SimpleAverage
 from flwr_collabedit.strategies.task_arithmetic import TaskArithmetic
@@ -17,6 +18,7 @@ __all__ = [
     "EditAvg",
     "EditStrategy",
     "FedEditStrategy",
+    "RoundGuard",
     "RoundReport",
     "SimpleAverage",
     "TaskArithmetic",

@@ -127,6 +127,7 @@ def _written(state: ServerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "took_part": {name: list(r) for name, r in state.took_part.items()},
         "tagged": [astuple(entry) for entry in state.tagged],
         "inactive": {name: e.to_json() for name, e in state.inactive.items()},
+        "left_out": {name: e.to_json() for name, e in state.left_out.items()},
     }
     return {name: tensor.contiguous() for name, tensor in tensors.items()}, rest
 
@@ -168,5 +169,10 @@ def _read(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> ServerState
         ledger=Ledger(entries),
         took_part={name: tuple(r) for name, r in rest["took_part"].items()},
         tagged=tuple(Entry(*fields) for fields in rest["tagged"]),
-        inactive={n: EditSet.from_json(text) for n, text in rest["inactive"].items()},
+        inactive=_edit_sets(rest["inactive"]),
+        left_out=_edit_sets(rest["left_out"]),
     )
+
+
+def _edit_sets(texts: Mapping[str, str]) -> dict[str, EditSet]:
+    return {name: EditSet.from_json(text) for name, text in texts.items()}

@@ -147,9 +147,12 @@ def decide(
 
 def with_decisions(state: ServerState, decisions: Decisions) -> ServerState:
     """Return the state in which left out edits do not count and tags are kept."""
+    left_out = dict(state.left_out)
     for name, edits in sorted(decisions.left_out.items()):
         state = state.without_edits(name, edits)
-    return replace(state, tagged=decisions.tagged)
+        left_out[name] = left_out.get(name, EditSet()) | edits
+    left_out = {name: edits for name, edits in left_out.items() if edits}
+    return replace(state, left_out=left_out, tagged=decisions.tagged)
 
 
 def _entries(

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from logging import INFO
+from logging import INFO, WARNING
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.edited_model import EditedModel
+from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.payloads import digest, pack_deltas, read_deltas
@@ -35,6 +36,7 @@ from flwr_collabedit.strategies.declarations import (
 from flwr_collabedit.strategies.evaluation import read_evaluations
 from flwr_collabedit.strategies.exchange import sample_nodes, wait_for_nodes
 from flwr_collabedit.strategies.messenger import Messenger
+from flwr_collabedit.strategies.round_guard import RoundGuard
 from flwr_collabedit.strategies.round_options import RoundOptions
 from flwr_collabedit.strategies.round_report import RoundReport
 from flwr_collabedit.strategies.server_state import ServerState
@@ -62,6 +64,8 @@ class EditStrategy(Strategy):
         What clients declare before they edit, one exchange a round more: it finds edits
         that the model has already or that contradict each other, and lets clients take
         edits back. ``None``: nothing.
+    guard : RoundGuard or None
+        Bounds on the damage that a round may do; ``None`` warns at the defaults.
     on_round : callable or None
         Called with the `RoundReport` of each finished round, 0 included; not for
         rounds that a checkpoint has.
@@ -76,6 +80,7 @@ class EditStrategy(Strategy):
         hyperparameters: str,
         contexts: str,
         declarations: DeclarationRules | None = None,
+        guard: RoundGuard | None = None,
         on_round: Callable[[RoundReport], None] | None = None,
         **options: Any,
     ) -> None:
@@ -83,7 +88,15 @@ class EditStrategy(Strategy):
         self.options = RoundOptions(**options)
         self.messenger = Messenger(model, hyperparameters, contexts, self.options)
         self.declarations = declarations
-        self.state = ServerState()
+        self.guard = guard or RoundGuard()
+        if self.guard.max_perplexity_increase is not None and not (
+            self.options.evaluate and self.options.evaluate_every == 1
+        ):
+            raise ConfigurationError(
+                "max_perplexity_increase is checked where a round is evaluated. Set "
+                "evaluate_every to 1."
+            )
+        self.state = self._before = ServerState()
         self.reports: list[RoundReport] = []
         self._on_round = on_round
         self._completed = self._num_rounds = 0
@@ -154,11 +167,11 @@ class EditStrategy(Strategy):
                 f"{len(asked)} of {len(nodes)} clients are asked. Lower min_replies or "
                 "raise fraction_train."
             )
-        report, before = RoundReport(server_round), self.state
+        report, self._before = RoundReport(server_round), self.state
         try:
             self.edit(grid, self.prepare(grid, asked, report), report)
         except Exception:
-            self.state = before
+            self.state = self._before
             raise
         self.reports.append(report)
         return ()
@@ -229,6 +242,7 @@ class EditStrategy(Strategy):
             by_node, dropped = read_evaluations(replies, instruction, needed)
             self.set_evaluation(report, by_node)
             report.dropped |= dropped
+            self._check(report)
             self._finish(report)
         return MetricRecord({**report.evaluation})
 
@@ -281,6 +295,18 @@ class EditStrategy(Strategy):
 
     def _report(self, server_round: int) -> RoundReport:
         return next(r for r in self.reports if r.server_round == server_round)
+
+    def _check(self, report: RoundReport) -> None:
+        """Warn of damage, and undo a round that has done too much."""
+        if report.server_round == 0:
+            return
+        report.warnings = self.guard.warnings(report)
+        for warning in report.warnings:
+            log(WARNING, warning)
+        report.refused = self.guard.refusal(report)
+        if report.refused:
+            log(WARNING, "Round %s is undone: %s", report.server_round, report.refused)
+            self.state = self._before
 
     def _is_evaluated(self, server_round: int) -> bool:
         return self.options.is_evaluated(server_round, self._num_rounds)

@@ -92,6 +92,11 @@ class FedEditStrategy(EditStrategy):
         **common: Any,
     ) -> None:
         super().__init__(model, **common)
+        if self.guard.max_perplexity_increase is not None:
+            raise ConfigurationError(
+                "FedEdit cannot undo a round: the models are the clients' own. Leave "
+                "max_perplexity_increase out."
+            )
         if self.options.checkpoint_folder is not None:
             raise ConfigurationError(
                 "FedEdit has no checkpoints: its models are the clients' own, kept in "

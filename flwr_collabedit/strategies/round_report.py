@@ -10,10 +10,15 @@ from flwr.app import Message, MetricRecord
 from flwr_collabedit.evaluation.metrics import MetricSums, summarize
 from flwr_collabedit.payloads import (
     ARRAYS,
+    BASE,
     METRICS,
     NUM_EDITS,
     RESIDUAL_SQUARE,
     record_bytes,
+)
+from flwr_collabedit.strategies.evaluation_figures import (
+    efficacy_by_round,
+    health_figures,
 )
 
 
@@ -43,8 +48,19 @@ class RoundReport:
         Client nodes that were left out, with the reason.
     evaluation : dict of str to float
         Scores in the published names, see `flwr_collabedit.evaluation.metrics`.
-    weight_norms : dict of str to float
-        ``l1/<parameter>`` and ``l2/<parameter>`` of the edited weights.
+    weight_norms, base_norms : dict of str to float
+        ``l1/<parameter>`` and ``l2/<parameter>`` of the edited weights, now and before
+        all edits.
+    health : dict of str to float
+        ``perplexity`` and ``base-perplexity`` of held-out text, now and before all
+        edits; ``kl-to-base`` on neutral prompts, in nats.
+    efficacy_by_round : dict of str to dict of str to float
+        By round, of its edits that count: ``EA`` and ``ES`` in percent, ``edits``;
+        under ``inactive`` those of edits that were left out or withdrawn.
+    warnings : list of str
+        Bounds that the round has passed.
+    refused : str
+        Why the round was undone; empty if it was not.
     declared : dict of str to int
         What the declarations before the round came to: ``present`` edits, facts in
         ``conflicts`` and ``overlaps``, edits ``left-out``; and ``withdrawn`` edits.
@@ -68,6 +84,11 @@ class RoundReport:
     dropped: dict[str, str] = field(default_factory=dict)
     evaluation: dict[str, float] = field(default_factory=dict)
     weight_norms: dict[str, float] = field(default_factory=dict)
+    base_norms: dict[str, float] = field(default_factory=dict)
+    health: dict[str, float] = field(default_factory=dict)
+    efficacy_by_round: dict[str, dict[str, float]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    refused: str = ""
     declared: dict[str, int] = field(default_factory=dict)
     mediator: dict[str, float] = field(default_factory=dict)
     personal: dict[str, Any] = field(default_factory=dict)
@@ -90,6 +111,9 @@ class RoundReport:
         self.evaluation = _defined(summarize(sums))
         norms = [name for name in sums.totals if name.startswith(("l1/", "l2/"))]
         self.weight_norms = _defined({name: sums.mean(name) for name in norms})
+        self.base_norms = _defined({n: sums.mean(f"{BASE}{n}") for n in norms})
+        self.health = health_figures(sums)
+        self.efficacy_by_round = efficacy_by_round(sums)
         if RESIDUAL_SQUARE in sums.totals:
             self.residual_norm_after = math.sqrt(sums.totals[RESIDUAL_SQUARE][0])
 

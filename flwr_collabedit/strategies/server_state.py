@@ -28,6 +28,8 @@ class ServerState:
         Rounds in which each client's edits were accepted, by its name.
     inactive : mapping of str to EditSet
         Edits that were left out or withdrawn, by client.
+    left_out : mapping of str to EditSet
+        Those of them that were never written.
     tagged : tuple of Entry
         Keyed tags of the edits that count, for conflicts with later ones.
     """
@@ -37,6 +39,7 @@ class ServerState:
     ledger: Ledger = field(default_factory=Ledger)
     took_part: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     inactive: Mapping[str, EditSet] = field(default_factory=dict)
+    left_out: Mapping[str, EditSet] = field(default_factory=dict)
     tagged: tuple[Entry, ...] = ()
 
     def with_participants(self, names: Sequence[str], server_round: int) -> Self:

@@ -41,7 +41,7 @@ def test_settings_survive_a_run_config():
         ({"output-folder": "runs/demo"}, "expected an absolute path"),
         ({"dtype": "bfloat16"}, "dtype = 'bfloat16'"),
         ({"shared-fraction": 1.0}, "shared-fraction = 1.0"),
-        ({"sentence-model": "some/model"}, "'iid' does not read sentence-model"),
+        ({"sentence-model": "some/model"}, "not read with partition = 'iid'"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(config, text):

@@ -16,6 +16,7 @@ MOMENTS = {name: torch.eye(3) for name in MODEL.shapes}
 
 def settings(**config):
     kebab = {name.replace("_", "-"): value for name, value in config.items()}
+    kebab.setdefault("output-folder", "/nowhere/run")
     return ExperimentSettings.from_run_config(kebab)
 
 
@@ -57,8 +58,12 @@ def test_merging_strategies_get_theirs(strategy, name):
 
     assert type(found).__name__ == name
     assert (found.layer_schedule, found.residual_split) == ("frozen", "remaining")
-    assert (found.fraction_train, found.min_replies, found.seed) == (0.5, 2, 4)
-    assert found.wire_dtype == "float64"
+    assert (
+        found.options.fraction_train,
+        found.options.min_replies,
+        found.options.seed,
+    ) == (0.5, 2, 4)
+    assert found.options.wire_dtype == "float64"
 
 
 def test_the_scale_is_the_methods_own_unless_it_is_set():

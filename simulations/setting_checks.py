@@ -1,0 +1,99 @@
+"""Which settings go together: what a strategy would ignore in silence is refused."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from flwr_collabedit.algebra.history import check_history
+from flwr_collabedit.algebra.schedule import check_schedule, check_sweeps
+from flwr_collabedit.errors import ConfigurationError, shorten
+
+if TYPE_CHECKING:
+    from simulations.settings import ExperimentSettings
+
+# Settings that some strategies read and others would ignore.
+_READ_BY = {
+    "sweeps": ("collabedit",),
+    "sweep_tolerance": ("collabedit",),
+    "form": ("collabedit",),
+    "history": ("collabedit",),
+    "beta_0": ("collabedit",),
+    "beta_1": ("collabedit",),
+    "withdraw": ("collabedit",),
+    "merge_scale": ("task-arithmetic", "ties"),
+    "ties_density": ("ties",),
+    "alpha": ("fed-edit",),
+    "alpha_percentile": ("fed-edit",),
+    "similarity": ("fed-edit",),
+    "selection": ("fed-edit",),
+    "targets_on": ("fed-edit",),
+    "mkv_slots": ("fed-edit",),
+    "max_mkvs": ("fed-edit",),
+}
+# Settings that are read only where another one has, or has not, some value.
+_READ_WITH: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "sentence_model": ("partition", lambda value: value == "by-subject-cluster"),
+    "beta_0": ("history", lambda value: value == "dynamic-covariance"),
+    "beta_1": ("history", lambda value: value == "dynamic-covariance"),
+    "withdraw": ("history", lambda value: value == "d4s"),
+    "conflict_priority": ("conflict_policy", lambda value: value == "priority"),
+    "conflict_key": ("conflict_policy", bool),
+    "overlap": ("conflict_policy", bool),
+    "conflict_later": ("conflict_share", bool),
+    "skip_present": ("presence", bool),
+    "present_from": ("presence", bool),
+}
+
+
+def kebab(name: str) -> str:
+    """Return a field's name as the run configuration has it."""
+    return name.replace("_", "-")
+
+
+def check_combination(settings: "ExperimentSettings") -> None:
+    """Check that the settings go together and that each one is read.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming the setting, its value and who reads it.
+    """
+    schedule, split = check_schedule(
+        settings.layer_schedule, settings.residual_split or None, settings.editor
+    )
+    check_sweeps(schedule, split, settings.sweeps, settings.sweep_tolerance)
+    _check_read(settings)
+    if settings.strategy == "collabedit":
+        betas = settings.beta_0, settings.beta_1
+        check_history(settings.history, schedule, settings.sweeps, *betas)
+    elif settings.strategy == "fed-edit":
+        if schedule != "synchronous" or settings.residual_split:
+            raise ConfigurationError(
+                "Strategy 'fed-edit' lets each client edit alone, layer by layer, "
+                f"found layer-schedule = {schedule!r}, residual-split = "
+                f"{settings.residual_split!r}. Leave both out."
+            )
+    elif schedule == "synchronous":
+        raise ConfigurationError(
+            f"Strategy {settings.strategy!r} merges what clients wrote alone, found "
+            "layer-schedule = 'synchronous'. Set it to 'local' or 'frozen'."
+        )
+
+
+def _check_read(settings: "ExperimentSettings") -> None:
+    fields = type(settings).model_fields
+    for field, strategies in _READ_BY.items():
+        is_set = getattr(settings, field) != fields[field].default
+        if is_set and settings.strategy not in strategies:
+            raise ConfigurationError(
+                f"Strategy {settings.strategy!r} does not read {kebab(field)} = "
+                f"{getattr(settings, field)!r}, only {shorten(strategies)} does. "
+                "Leave it out."
+            )
+    for field, (other, reads) in _READ_WITH.items():
+        is_set = getattr(settings, field) != fields[field].default
+        if is_set and not reads(getattr(settings, other)):
+            raise ConfigurationError(
+                f"{kebab(field)} = {getattr(settings, field)!r} is not read with "
+                f"{kebab(other)} = {getattr(settings, other)!r}. Change the latter or "
+                f"leave {kebab(field)} out."
+            )

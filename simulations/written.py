@@ -1,0 +1,54 @@
+"""Which of the simulation's cases a strategy has written: only a simulation knows."""
+
+from collections.abc import Sequence
+
+from flwr_collabedit.data.requests import EvaluationCase
+from flwr_collabedit.edit_set import EditSet
+from flwr_collabedit.strategies import EditStrategy
+from simulations.experiment import Rounds
+
+
+def written_cases(
+    clients: Sequence[Rounds], strategy: EditStrategy
+) -> list[list[EvaluationCase]]:
+    """Return the cases that each round wrote, whatever became of them later."""
+    refused = {report.server_round for report in strategy.reports if report.refused}
+    num_rounds = max((len(rounds) for rounds in clients), default=0)
+    return [
+        []
+        if number in refused
+        else [
+            case
+            for client, rounds in enumerate(clients)
+            for place, case in enumerate(rounds[number - 1])
+            if _is_written(strategy, f"client-{client}", number, place)
+        ]
+        for number in range(1, num_rounds + 1)
+    ]
+
+
+def active_cases(
+    clients: Sequence[Rounds], strategy: EditStrategy
+) -> list[EvaluationCase]:
+    """Return the cases that count after the last round."""
+    inactive = strategy.state.inactive
+    return [
+        case
+        for client, rounds in enumerate(clients)
+        for number, cases in enumerate(rounds, start=1)
+        for place, case in enumerate(cases)
+        if (number, place) not in inactive.get(f"client-{client}", EditSet())
+    ]
+
+
+def _is_written(
+    strategy: EditStrategy, name: str, server_round: int, place: int
+) -> bool:
+    state = strategy.state
+    # With D4S what was withdrawn is as if it had never been written.
+    gone = state.inactive if state.history.is_from_base else state.left_out
+    took_part = server_round in state.took_part.get(name, ())
+    is_known = bool(state.took_part)  # strategies that merge deltas keep no account
+    return (took_part or not is_known) and (server_round, place) not in gone.get(
+        name, EditSet()
+    )

@@ -166,10 +166,10 @@ class _Objects:
                     self._taken[fact_of(case.request)].add(form)
 
     def others(self, case: EvaluationCase) -> list[str]:
-        """Return the objects that a contradicting case may have, sorted."""
+        """Return the objects that a contradicting case may have."""
         taken = self._taken[fact_of(case.request)]
         objects = self._of_relation[relation_of(case.request)]
-        return [objects[form] for form in sorted(objects) if form not in taken]
+        return [target for form, target in objects.items() if form not in taken]
 
     def contradict(self, case: EvaluationCase, rng: random.Random) -> EvaluationCase:
         """Return the case with another object, which is taken from now on."""

@@ -137,6 +137,12 @@ def test_a_contradiction_supports_nothing():
     assert made[0].related == ()
 
 
+def test_a_contradiction_of_a_copy_is_no_copy():
+    copies = [case.model_copy(update={"copied_from": 1}) for case in CASES]
+
+    assert conflicting_cases(copies, 60) == conflicting_cases(CASES, 60)
+
+
 Split = list[list[list[EvaluationCase]]]
 
 
@@ -236,6 +242,19 @@ def test_the_last_round_cannot_be_contradicted_later():
 def test_one_client_has_nobody_to_contradict_it():
     with pytest.raises(ConfigurationError, match=r"expected 1 .* found 0"):
         assign_conflicts([[CASES]], 1 / 60)
+
+
+def test_a_client_gets_one_contradiction_of_a_fact_that_two_others_have():
+    split = [
+        [[make_case(0, "a", "b", "P", subject="Ada")]],
+        [[make_case(1, "a", "b", "P", subject="Ada")]],
+        [[make_case(i, new, None, "P") for i, new in enumerate("cde", start=2)]],
+    ]
+
+    for seed in range(20):
+        [cases] = assign_conflicts(split, 0.8, seed=seed)[2]
+        received = [case for case in cases if case.conflicts_with in (0, 1)]
+        assert len(received) == 1
 
 
 def test_a_contradiction_is_not_contradicted():

@@ -4,32 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from federating import IN_ORDER, MEMIT, ROUNDS, SERVER, make_grid
 from flwr.app import ConfigRecord
 from flwr.serverapp.exception import AggregationError
-from pico import pico_language_model
-from test_federated_edit import CONTEXTS, MEMIT, ROUNDS, second_moments
 
-from flwr_collabedit.client import EditingClient
-from flwr_collabedit.client_app import make_client_app
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.payloads import CONFIG
 from flwr_collabedit.personal_store import PersonalStore
 from flwr_collabedit.personal_task import RE_EDIT_SQUARES
 from flwr_collabedit.strategies import FedEditStrategy
-from simulations.in_process import InProcessGrid
-
-IN_ORDER = tuple(range(len(ROUNDS)))
-
-
-@pytest.fixture(scope="module")
-def lm():
-    return pico_language_model("gpt2", dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def moments(lm):
-    return second_moments(lm)
 
 
 def known_case(provenance: str):
@@ -37,33 +21,12 @@ def known_case(provenance: str):
     return ROUNDS[int(sender.removeprefix("client-"))][int(slot) - 1][int(index)]
 
 
-def make_grid(lm, moments, folder: Path, order=IN_ORDER, rename=str):
-    """Return a grid whose node of index ``i`` is client ``order[i]``."""
-
-    def client_fn(context):
-        index = list(order)[int(context.node_config["partition-id"])]
-        return EditingClient(
-            lm,
-            ROUNDS[index],
-            name=rename(f"client-{index}"),
-            state_folder=folder / str(index),
-            second_moments=lambda memit: moments,
-            known_case=known_case,
-        )
-
-    return InProcessGrid(make_client_app(client_fn), len(ROUNDS))
+def personal_grid(lm, moments, folder: Path, **options):
+    return make_grid(lm, folder, moments, known_case=known_case, **options)
 
 
 def make_server(lm, **options):
-    common = {
-        "hyperparameters": MEMIT.to_json(),
-        "contexts": CONTEXTS.to_json(),
-        "min_available_nodes": len(ROUNDS),
-        "exchange_timeout_s": 60,
-        "wire_dtype": "float64",
-        "run_id": "run",
-        "alpha": -1.0,
-    }
+    common = {**SERVER, "wire_dtype": "float64", "run_id": "run", "alpha": -1.0}
     return FedEditStrategy(describe(lm, MEMIT.layers), **{**common, **options})
 
 
@@ -77,7 +40,7 @@ def personal(lm, folder: Path):
 
 def run(lm, moments, folder: Path, num_rounds=2, order=IN_ORDER, **options):
     server = make_server(lm, **options)
-    grid = make_grid(lm, moments, folder, order)
+    grid = personal_grid(lm, moments, folder, order=order)
     result = server.start(grid, num_rounds=num_rounds)
     assert not result.arrays
     return server, personal(lm, folder)
@@ -143,9 +106,9 @@ def test_the_order_of_clients_is_irrelevant(lm, moments, tmp_path):
 def test_a_restarted_client_goes_on_with_the_same_model(lm, moments, tmp_path):
     _, whole = run(lm, moments, tmp_path / "whole", evaluate=False)
     server = make_server(lm, evaluate=False)
-    server.start(make_grid(lm, moments, tmp_path / "parts"), num_rounds=1)
+    server.start(personal_grid(lm, moments, tmp_path / "parts"), num_rounds=1)
     # New client objects, that find what the old ones left; the server's second slot.
-    grid = make_grid(lm, moments, tmp_path / "parts")
+    grid = personal_grid(lm, moments, tmp_path / "parts")
     server.configure_train(2, server.initial_arrays(), ConfigRecord(), grid)
 
     assert_same(whole, personal(lm, tmp_path / "parts"))
@@ -192,7 +155,7 @@ def test_a_slot_that_repeats_is_refused_by_the_client(lm, moments, tmp_path):
 
 
 def test_two_clients_of_one_name_are_told(lm, moments, tmp_path):
-    grid = make_grid(lm, moments, tmp_path, rename=lambda name: "same")
+    grid = personal_grid(lm, moments, tmp_path, rename=lambda name: "same")
 
     with pytest.raises(AggregationError, match="has the name 'same' already"):
         make_server(lm, evaluate=False).start(grid, num_rounds=1)
@@ -200,7 +163,7 @@ def test_two_clients_of_one_name_are_told(lm, moments, tmp_path):
 
 def test_vectors_of_another_slot_are_refused(lm, moments, tmp_path):
     server = make_server(lm, evaluate=False, min_replies=3)
-    grid = make_grid(lm, moments, tmp_path)
+    grid = personal_grid(lm, moments, tmp_path)
     pull = grid.pull_messages
 
     def replayed(message_ids):

@@ -2,53 +2,22 @@
 
 import pytest
 import torch
-from pico import pico_language_model
-from test_federated_edit import CONTEXTS, MEMIT, ROUNDS, second_moments
+from federating import CONTEXTS, MEMIT, ROUNDS, SERVER, make_grid
 
 from flwr_collabedit.algebra.merging import task_arithmetic
-from flwr_collabedit.client import EditingClient
-from flwr_collabedit.client_app import make_client_app
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.payloads import read_deltas
 from flwr_collabedit.strategies import CollabEditStrategy, TaskArithmetic
-from simulations.in_process import InProcessGrid
 
-COMMON = {
-    "hyperparameters": MEMIT.to_json(),
-    "contexts": CONTEXTS.to_json(),
-    "min_available_nodes": len(ROUNDS),
-    "exchange_timeout_s": 60,
-    "evaluate": False,
-    "wire_dtype": "float64",
-}
+COMMON = {**SERVER, "evaluate": False, "wire_dtype": "float64"}
 FIRST = [own[0] for own in ROUNDS]
 REQUESTS = [case.request for own in FIRST for case in own]
 
 
-@pytest.fixture(scope="module")
-def lm():
-    return pico_language_model("gpt2", dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def moments(lm):
-    return second_moments(lm)
-
-
 @pytest.fixture
 def grid(lm, moments, tmp_path):
-    def client_fn(context):
-        index = int(context.node_config["partition-id"])
-        return EditingClient(
-            lm,
-            ROUNDS[index],
-            name=f"client-{index}",
-            state_folder=tmp_path / str(index),
-            second_moments=lambda memit: moments,
-        )
-
-    return InProcessGrid(make_client_app(client_fn), len(ROUNDS))
+    return make_grid(lm, tmp_path, moments)
 
 
 def collab_edit(lm, moments, **options):

@@ -2,30 +2,21 @@
 
 import pytest
 import torch
+from federating import CONTEXTS, MEMIT, ROUNDS, SERVER, make_grid, second_moments
 from pico import pico_language_model
-from test_federated_edit import CONTEXTS, MEMIT, ROUNDS, second_moments
 
-from flwr_collabedit.client import EditingClient
-from flwr_collabedit.client_app import make_client_app
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.editors.pmet_config import PmetConfig
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.payloads import read_deltas
 from flwr_collabedit.strategies import CollabEditStrategy, SimpleAverage
-from simulations.in_process import InProcessGrid
 
 PMET = PmetConfig(
     layers=MEMIT.layers,
     num_gradient_steps=6,
     second_moment_weight=MEMIT.second_moment_weight,
 )
-COMMON = {
-    "hyperparameters": PMET.to_json(),
-    "contexts": CONTEXTS.to_json(),
-    "min_available_nodes": len(ROUNDS),
-    "exchange_timeout_s": 60,
-    "wire_dtype": "float64",
-}
+COMMON = {**SERVER, "hyperparameters": PMET.to_json(), "wire_dtype": "float64"}
 
 
 def model_and_moments(family):
@@ -34,17 +25,7 @@ def model_and_moments(family):
 
 
 def run(server, lm, moments, folder, num_rounds):
-    def client_fn(context):
-        index = int(context.node_config["partition-id"])
-        return EditingClient(
-            lm,
-            ROUNDS[index],
-            name=f"client-{index}",
-            state_folder=folder / str(index),
-            second_moments=lambda config: moments,
-        )
-
-    grid = InProcessGrid(make_client_app(client_fn), len(ROUNDS))
+    grid = make_grid(lm, folder, moments)
     return read_deltas(server.start(grid, num_rounds=num_rounds).arrays, server.model)
 
 

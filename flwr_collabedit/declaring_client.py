@@ -10,14 +10,15 @@ from flwr_collabedit.declaration import DECLARATION, Declaration
 from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
+from flwr_collabedit.editors.residuals import clamp_fractions, relative_residuals
 from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.evaluation.presence import answers_already
 from flwr_collabedit.fact_tags import RequestTags, TagKey, key_check, tag_request
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
 from flwr_collabedit.own_edits import OwnEdits
 from flwr_collabedit.payloads import Arrays, unpack_deltas
-from flwr_collabedit.presence import answers_already, relative_residuals
 from flwr_collabedit.round_targets import RoundTargets
 from flwr_collabedit.shared_client import starts_round
 
@@ -101,6 +102,10 @@ class DeclaringClient:
         seen = deltas if instruction.measured_on == "current" else {}
         is_start = starts_round(instruction, parameters)
         targets = self.targets.find(instruction, memit, requests, seen, is_start)
-        with applied_deltas(self.lm, deltas):
-            left = relative_residuals(self.lm, requests, targets, memit)
+        if instruction.measured_on == "current":
+            # Optimised on the model that may have the edit: near by where it does.
+            left = clamp_fractions(targets, memit)
+        else:
+            with applied_deltas(self.lm, deltas):
+                left = relative_residuals(self.lm, requests, targets, memit)
         return tuple((1 - left).clamp(0, 1).tolist())

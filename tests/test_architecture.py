@@ -45,10 +45,9 @@ MAY_IMPORT = {
         "target_store",
     },
     "client_scores": {"data", "evaluation", "models", "payloads", "progress"},
-    "presence": {"data", "editors", "evaluation", "models"},
     "declaring_client": {
         *("data", "declaration", "edit_set", "edited_model", "editors", "errors"),
-        *("fact_tags", "instruction", "models", "own_edits", "payloads", "presence"),
+        *("fact_tags", "instruction", "models", "own_edits", "payloads", "evaluation"),
         *("round_targets", "shared_client"),
     },
     "client_health": {"evaluation", "models", "payloads"},

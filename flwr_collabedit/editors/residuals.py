@@ -14,7 +14,7 @@ from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.keys import current_values
 from flwr_collabedit.editors.targets import Targets
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 _FLOOR = 1e-3
 

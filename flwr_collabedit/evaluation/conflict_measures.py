@@ -17,7 +17,7 @@ from flwr_collabedit.evaluation.batches import Progress
 from flwr_collabedit.evaluation.case_score import CaseScore, PromptScore, sums
 from flwr_collabedit.evaluation.metrics import summarize
 from flwr_collabedit.evaluation.scoring import score_cases
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 Pair = tuple[EvaluationCase, EvaluationCase]
 """The case that was to win, and the one that contradicts it."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.evaluation.batches import Progress
 from flwr_collabedit.evaluation.scoring import score_cases
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 
 
 def answers_already(

@@ -36,6 +36,7 @@ def ask_declarations(
     instruction = messenger.instruction(
         report.server_round,
         phase="declare",
+        measured_on="base" if state.history.is_from_base else "current",
         presence=rules.presence,
         tagged=rules.resolution is not None,
     )

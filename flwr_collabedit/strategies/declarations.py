@@ -24,8 +24,10 @@ class DeclarationRules:
         How clients find edits that the model has already: by its answer, which costs
         no gradient step, or by the residual of the optimised target.
     present_from : float
-        An edit counts as present from this presence on; by ``answer`` it is 0 or 1, by
-        ``residual`` the share of the way to the target that the model has gone.
+        An edit counts as present from this presence on. By ``answer`` it is 0 or 1. By
+        ``residual`` it is 1 minus what is left to write: with ``d4s`` of the way from
+        the base model's value to the target, otherwise of the farthest that a target
+        may be from the current value, see `flwr_collabedit.editors.residuals`.
     skip_present : bool
         Whether present edits are left out; otherwise they are counted only.
     take_back : bool

@@ -10,7 +10,7 @@ from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.editors.pmet_config import PmetConfig
 from flwr_collabedit.editors.residuals import clamp_fractions, relative_residuals
 from flwr_collabedit.editors.targets import Targets, optimize_targets
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas, weight_shapes
 
 COUNT = len(REQUESTS)

@@ -5,7 +5,7 @@ import torch
 
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.evaluation.presence import answers_already
-from flwr_collabedit.models.loading import LanguageModel
+from flwr_collabedit.models.language_model import LanguageModel
 from tests.evaluation.constant_model import constant_language_model
 from tests.pico import FAMILIES, pico_language_model
 

@@ -9,7 +9,7 @@ from flwr.common import Scalar
 
 from flwr_collabedit.client_health import HealthTexts, base_health, weight_norms
 from flwr_collabedit.client_scores import ClientScores, KnownCase
-from flwr_collabedit.data.requests import EvaluationCase
+from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.declaring_client import DeclaringClient
 from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.edited_model import EditedModel
@@ -147,8 +147,7 @@ class EditingClient(NumPyClient):
                 parameters, instruction, memit, own
             )
         elif instruction.personal:
-            inactive = EditSet.from_json(instruction.inactive)
-            requests = self.edits.requests(instruction.server_round, inactive)
+            requests = self._requests(instruction)
             num_edits = len(requests)
             arrays, figures = self.personal.fit(
                 *(parameters, instruction, memit, own, requests),
@@ -191,7 +190,7 @@ class EditingClient(NumPyClient):
             total = total + self.scores.own(active, instruction.server_round)
             total = total + self.scores.inactive(self.edits.inside(inactive))
             total = total + self.scores.received(received)
-            total = total + self._residuals(instruction, memit, inactive)
+            total = total + self._residuals(instruction, memit)
         loss = total.mean("target-loss") or 0.0
         num_cases = sum(map(len, active.values()))
         return loss, num_cases, {**total.to_flat(), **self._head(instruction)}
@@ -214,11 +213,14 @@ class EditingClient(NumPyClient):
     def _head(self, instruction: Instruction) -> dict[str, str]:
         return {SENDER: self.name, **instruction.reply_config()}
 
-    def _residuals(
-        self, instruction: Instruction, memit: MemitConfig, inactive: EditSet
-    ) -> MetricSums:
+    def _requests(self, instruction: Instruction) -> list[EditRequest]:
+        inactive = EditSet.from_json(instruction.inactive)
+        enlarged = EditSet.from_json(instruction.augmented)
+        return self.edits.requests(instruction.server_round, inactive, enlarged)
+
+    def _residuals(self, instruction: Instruction, memit: MemitConfig) -> MetricSums:
         """Return what is left of the round's residuals, where its targets are kept."""
-        requests = self.edits.requests(instruction.server_round, inactive)
+        requests = self._requests(instruction)
         targets = self.targets.known(instruction, requests)
         if targets is None:
             return MetricSums()

@@ -63,6 +63,9 @@ class Instruction(BaseModel):
     inactive : str
         JSON of a `flwr_collabedit.edit_set.EditSet`: the client's edits that were left
         out or withdrawn.
+    augmented : str
+        The same, of edits that are to be written with their paraphrases and related
+        facts, because they have won a conflict.
     withdrawn : str
         The same, of the edits whose statistics a ``withdraw`` message asks for.
     presence : {"", "answer", "residual"}
@@ -93,6 +96,7 @@ class Instruction(BaseModel):
     phase: Phase = "edit"
     measured_on: MeasuredOn = "current"
     inactive: str = ""
+    augmented: str = ""
     withdrawn: str = ""
     presence: Presence = ""
     tagged: bool = False

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flwr_collabedit.data.augmentation import augmented
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.edit_set import EditSet
 
@@ -31,10 +32,39 @@ class OwnEdits:
         ]
 
     def requests(
-        self, server_round: int, inactive: EditSet | None = None
+        self,
+        server_round: int,
+        inactive: EditSet | None = None,
+        enlarged: EditSet | None = None,
     ) -> list[EditRequest]:
-        """Return the edits of `of_round`."""
-        return [case.request for case in self.of_round(server_round, inactive)]
+        """Return the edits of `of_round`, those of a set with their augmentations."""
+        places = range(len(self._cases(server_round)))
+        chosen = EditSet.of(
+            {
+                server_round: [
+                    p
+                    for p in places
+                    if (server_round, p) not in (inactive or EditSet())
+                ]
+            }
+        )
+        return self.requests_inside(chosen, enlarged)
+
+    def requests_inside(
+        self, chosen: EditSet, enlarged: EditSet | None = None
+    ) -> list[EditRequest]:
+        """Return the edits of `inside`, those of a set with their augmentations."""
+        return [
+            request
+            for server_round in sorted(chosen.rounds)
+            for place, case in enumerate(self._cases(server_round))
+            if (server_round, place) in chosen
+            for request in (
+                augmented(case)
+                if (server_round, place) in (enlarged or EditSet())
+                else [case.request]
+            )
+        ]
 
     def inside(self, chosen: EditSet) -> list[EvaluationCase]:
         """Return the cases of a set, in the order of their rounds and places."""

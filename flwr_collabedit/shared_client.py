@@ -99,11 +99,12 @@ class SharedClient:
         )
 
     def _asked_for(self, instruction: Instruction) -> Sequence[EditRequest]:
+        enlarged = EditSet.from_json(instruction.augmented)
         if instruction.phase == "withdraw":
             withdrawn = EditSet.from_json(instruction.withdrawn)
-            return [case.request for case in self.edits.inside(withdrawn)]
+            return self.edits.requests_inside(withdrawn, enlarged)
         inactive = EditSet.from_json(instruction.inactive)
-        return self.edits.requests(instruction.server_round, inactive)
+        return self.edits.requests(instruction.server_round, inactive, enlarged)
 
 
 def starts_round(instruction: Instruction, parameters: Arrays) -> bool:

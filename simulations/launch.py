@@ -40,6 +40,10 @@ def main(
         list[str] | None,
         typer.Option("--set", help="NAME=VALUE in TOML; replaces the file's setting."),
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Run folder of an interrupted run, to go on with it."),
+    ] = None,
     engine: Annotated[Engine, typer.Option(help="What runs the clients.")] = Engine.RAY,
     cpus: Annotated[int, typer.Option(help="CPU cores for clients.", min=1)] = (
         os.cpu_count() or 1
@@ -49,7 +53,8 @@ def main(
     """Run one simulation and print its report."""
     console = Console()
     try:
-        settings = read_settings(config, setting or [], output)
+        overrides = [*(setting or []), *(["resume = true"] if resume else [])]
+        settings = read_settings(config, overrides, resume or output)
         run(settings, engine, cpus=cpus, gpus_per_client=gpus_per_client)
     except CollabEditError as error:
         console.print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False)

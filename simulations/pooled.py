@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from flwr_collabedit.algebra.history import EditHistory
-from flwr_collabedit.data.requests import EvaluationCase
+from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.memit import MemitEditor
@@ -35,7 +35,7 @@ def edit_pooled(
     memit: MemitConfig,
     contexts: ContextTemplates,
     second_moments: Mapping[str, Tensor],
-    written: Sequence[Sequence[EvaluationCase]],
+    written: Sequence[Sequence[EditRequest]],
     scored: Sequence[EvaluationCase],
 ) -> PooledResult:
     """Edit what all clients wrote, as one party with MEMIT itself.
@@ -47,7 +47,7 @@ def edit_pooled(
     ----------
     settings, lm, memit, contexts, second_moments
         Of the run.
-    written : sequence of sequence of EvaluationCase
+    written : sequence of sequence of EditRequest
         By round.
     scored : sequence of EvaluationCase
         What is scored in the end.
@@ -57,9 +57,8 @@ def edit_pooled(
     deltas: dict[str, Tensor] = {}
     history = EditHistory(settings.history, settings.beta_0, settings.beta_1)
     if history.is_from_base:
-        written = [[case for cases in written for case in cases]]
-    for cases in written:
-        requests = [case.request for case in cases]
+        written = [[request for requests in written for request in requests]]
+    for requests in written:
         result = editor.edit(
             requests,
             start=deltas,

@@ -32,6 +32,8 @@ class RoundSettings(BaseModel):
     conflict_share, conflict_later
         Share of the cases for which another client gets a contradicting one, on top of
         ``num_edits``; whether in a later round or in the same.
+    conflict_augment : bool
+        Whether winners of a conflict are written with their paraphrases.
     presence, present_from, skip_present
         See `flwr_collabedit.strategies.DeclarationRules`.
     health_texts, health_samples
@@ -59,6 +61,7 @@ class RoundSettings(BaseModel):
     conflict_key: str = ""
     conflict_share: Share = 0.0
     conflict_later: bool = False
+    conflict_augment: bool = False
     presence: Literal["", "answer", "residual"] = ""
     present_from: Annotated[float, Field(gt=0, le=1)] = 0.9
     skip_present: bool = False

@@ -2,6 +2,7 @@
 
 import time
 from logging import INFO
+from typing import Any
 
 from flwr.app import Context
 from flwr.common import log
@@ -13,12 +14,13 @@ from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.payloads import read_deltas
 from flwr_collabedit.strategies import RoundReport
 from simulations import experiment
+from simulations.conflicts import conflict_figures, judged_pairs
 from simulations.pooled import PooledResult, edit_pooled, relative_gaps
 from simulations.report import summarize_run, write_report
 from simulations.run_folder import RunFolder
 from simulations.settings import ExperimentSettings
 from simulations.strategies import make_strategy
-from simulations.written import active_cases, written_cases
+from simulations.written import active_cases, written_requests
 
 app = ServerApp()
 
@@ -56,12 +58,18 @@ def main(grid: Grid, context: Context) -> None:
         log(INFO, "Editing all requests as one party, for comparison")
         pooled = edit_pooled(
             *(settings, lm, memit, contexts, moments),
-            written_cases(clients, strategy),
+            written_requests(clients, strategy),
             active_cases(clients, strategy),
         )
         folder.write_deltas("deltas_pooled.safetensors", pooled.deltas)
         gaps = relative_gaps(deltas, pooled.deltas) if deltas else {}
+    active = active_cases(clients, strategy)
+    pairs = judged_pairs(clients, active) if deltas else []
+    conflicts: dict[str, Any] = {}
+    if pairs:
+        conflicts = {"pairs": len(pairs), **conflict_figures(lm, pairs, deltas)}
     seconds = time.perf_counter() - began
     summary = summarize_run(settings, strategy.reports, pooled, gaps, seconds)
+    summary["conflicts"] = conflicts
     write_report(folder, summary)
     log(INFO, "Results: %s", folder.path)

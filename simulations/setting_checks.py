@@ -37,6 +37,10 @@ _READ_WITH: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "withdraw": ("history", lambda value: value == "d4s"),
     "conflict_priority": ("conflict_policy", lambda value: value == "priority"),
     "conflict_key": ("conflict_policy", bool),
+    "conflict_augment": (
+        "conflict_policy",
+        lambda value: value not in ("", "report"),
+    ),
     "overlap": ("conflict_policy", bool),
     "conflict_later": ("conflict_share", bool),
     "skip_present": ("presence", bool),

@@ -137,6 +137,7 @@ def declaration_rules(settings: ExperimentSettings) -> DeclarationRules | None:
         presence=settings.presence,
         present_from=settings.present_from,
         skip_present=settings.skip_present,
+        augment=settings.conflict_augment,
         take_back=take_back,
     )
 

@@ -2,26 +2,28 @@
 
 from collections.abc import Sequence
 
-from flwr_collabedit.data.requests import EvaluationCase
+from flwr_collabedit.data.augmentation import augmented
+from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.strategies import EditStrategy
 from simulations.experiment import Rounds
 
 
-def written_cases(
+def written_requests(
     clients: Sequence[Rounds], strategy: EditStrategy
-) -> list[list[EvaluationCase]]:
-    """Return the cases that each round wrote, whatever became of them later."""
+) -> list[list[EditRequest]]:
+    """Return the edits that each round wrote, whatever became of them later."""
     refused = {report.server_round for report in strategy.reports if report.refused}
     num_rounds = max((len(rounds) for rounds in clients), default=0)
     return [
         []
         if number in refused
         else [
-            case
+            request
             for client, rounds in enumerate(clients)
             for place, case in enumerate(rounds[number - 1])
             if _is_written(strategy, f"client-{client}", number, place)
+            for request in _requests(strategy, f"client-{client}", number, place, case)
         ]
         for number in range(1, num_rounds + 1)
     ]
@@ -39,6 +41,13 @@ def active_cases(
         for place, case in enumerate(cases)
         if (number, place) not in inactive.get(f"client-{client}", EditSet())
     ]
+
+
+def _requests(
+    strategy: EditStrategy, name: str, number: int, place: int, case: EvaluationCase
+) -> list[EditRequest]:
+    enlarged = strategy.state.augmented.get(name, EditSet())
+    return augmented(case) if (number, place) in enlarged else [case.request]
 
 
 def _is_written(

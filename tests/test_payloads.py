@@ -69,6 +69,7 @@ def test_an_instruction_is_pinned_and_survives_a_config_record():
         "phase": "edit",
         "measured-on": "current",
         "inactive": "",
+        "augmented": "",
         "withdrawn": "",
         "presence": "",
         "tagged": False,

@@ -127,6 +127,7 @@ def _written(state: ServerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "took_part": {name: list(r) for name, r in state.took_part.items()},
         "tagged": [astuple(entry) for entry in state.tagged],
         "inactive": {name: e.to_json() for name, e in state.inactive.items()},
+        "augmented": {name: e.to_json() for name, e in state.augmented.items()},
         "left_out": {name: e.to_json() for name, e in state.left_out.items()},
     }
     return {name: tensor.contiguous() for name, tensor in tensors.items()}, rest
@@ -171,6 +172,7 @@ def _read(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> ServerState
         tagged=tuple(Entry(*fields) for fields in rest["tagged"]),
         inactive=_edit_sets(rest["inactive"]),
         left_out=_edit_sets(rest["left_out"]),
+        augmented=_edit_sets(rest["augmented"]),
     )
 
 

@@ -30,6 +30,9 @@ class DeclarationRules:
         may be from the current value, see `flwr_collabedit.editors.residuals`.
     skip_present : bool
         Whether present edits are left out; otherwise they are counted only.
+    augment : bool
+        Whether edits of this round that win a conflict are written with their
+        paraphrases and related facts.
     take_back : bool
         Whether clients may withdraw edits of earlier rounds.
 
@@ -43,6 +46,7 @@ class DeclarationRules:
     presence: Presence = ""
     present_from: float = 0.9
     skip_present: bool = False
+    augment: bool = False
     take_back: bool = False
 
     def __post_init__(self) -> None:
@@ -55,6 +59,13 @@ class DeclarationRules:
             raise ConfigurationError(
                 "skip_present needs a presence to go by: 'answer' or 'residual'."
             )
+        if self.augment and (
+            self.resolution is None or self.resolution.policy == "report"
+        ):
+            raise ConfigurationError(
+                "augment strengthens the winners of conflicts; found no resolution "
+                "that has any. Give one with another policy than 'report'."
+            )
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,8 @@ class Decisions:
     left_out, withdrawn : mapping of str to EditSet
         By client: edits of this round that it is not to write, and edits of earlier
         rounds that are to be taken out.
+    augmented : mapping of str to EditSet
+        By client, edits of this round that have won a conflict.
     tagged : tuple of Entry
         The edits that count now, for later rounds.
     counts : mapping of str to int
@@ -76,6 +89,7 @@ class Decisions:
 
     left_out: Mapping[str, EditSet] = field(default_factory=dict)
     withdrawn: Mapping[str, EditSet] = field(default_factory=dict)
+    augmented: Mapping[str, EditSet] = field(default_factory=dict)
     tagged: tuple[Entry, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
 
@@ -115,6 +129,7 @@ def decide(
         if rules.skip_present:
             left_out[name] |= present
     tagged: tuple[Entry, ...] = ()
+    winners: dict[str, EditSet] = {}
     if rules.resolution is not None:
         earlier = [
             entry
@@ -136,12 +151,18 @@ def decide(
                 one = EditSet.of({entry.round: [entry.index]})
                 withdrawn[entry.client] = withdrawn.get(entry.client, EditSet()) | one
         tagged = tuple(kept)
+        contested = {group.fact for group in groups if group.is_conflict}
+        for entry in kept if rules.augment else ():
+            if entry.fact in contested and entry.round == server_round:
+                one = EditSet.of({entry.round: [entry.index]})
+                winners[entry.client] = winners.get(entry.client, EditSet()) | one
     return Decisions(
         left_out={
             name: EditSet.of({server_round: sorted(places)})
             for name, places in left_out.items()
         },
         withdrawn={name: edits for name, edits in withdrawn.items() if edits},
+        augmented=winners,
         tagged=tagged,
         counts={**counts, "left-out": sum(map(len, left_out.values()))},
     )
@@ -153,8 +174,15 @@ def with_decisions(state: ServerState, decisions: Decisions) -> ServerState:
     for name, edits in sorted(decisions.left_out.items()):
         state = state.without_edits(name, edits)
         left_out[name] = left_out.get(name, EditSet()) | edits
-    left_out = {name: edits for name, edits in left_out.items() if edits}
-    return replace(state, left_out=left_out, tagged=decisions.tagged)
+    augmented = dict(state.augmented)
+    for name, edits in sorted(decisions.augmented.items()):
+        augmented[name] = augmented.get(name, EditSet()) | edits
+    return replace(
+        state,
+        left_out={name: edits for name, edits in left_out.items() if edits},
+        augmented=augmented,
+        tagged=decisions.tagged,
+    )
 
 
 def _entries(

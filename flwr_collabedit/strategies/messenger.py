@@ -78,8 +78,11 @@ class Messenger:
         group = str(instruction.server_round)
         found: list[Message] = []
         for node in nodes:
-            inactive = state.inactive.get(self.name_of(node), EditSet())
-            update = {"inactive": inactive.to_json()}
+            name = self.name_of(node)
+            update = {
+                "inactive": state.inactive.get(name, EditSet()).to_json(),
+                "augmented": state.augmented.get(name, EditSet()).to_json(),
+            }
             if withdrawn is not None:
                 update["withdrawn"] = withdrawn[node].to_json()
             own = instruction.model_copy(update=update)

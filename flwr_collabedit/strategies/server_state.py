@@ -30,6 +30,8 @@ class ServerState:
         Edits that were left out or withdrawn, by client.
     left_out : mapping of str to EditSet
         Those of them that were never written.
+    augmented : mapping of str to EditSet
+        Edits that were written with their augmentations.
     tagged : tuple of Entry
         Keyed tags of the edits that count, for conflicts with later ones.
     """
@@ -40,6 +42,7 @@ class ServerState:
     took_part: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     inactive: Mapping[str, EditSet] = field(default_factory=dict)
     left_out: Mapping[str, EditSet] = field(default_factory=dict)
+    augmented: Mapping[str, EditSet] = field(default_factory=dict)
     tagged: tuple[Entry, ...] = ()
 
     def with_participants(self, names: Sequence[str], server_round: int) -> Self:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from flwr_collabedit.evaluation.intervals import Estimate
 from flwr_collabedit.evaluation.report import Column, Row
 from simulations.comparison import BEFORE, Comparison, Group
+from simulations.comparison_personal import PERSONAL_COLUMNS, personal_figures
 from simulations.comparison_words import shown_value
 from simulations.pooled_share import pooled_share
 
@@ -19,6 +20,8 @@ NOTE = (
     "retention of other facts about the edited subjects. "
     "'of pooled' is the share, in percent and seed by seed, of what one party with all "
     "edits reaches: the method's own pooled reference, or the only one beside it. "
+    "Personal models: received are others' facts, written from their vectors; saved "
+    "are the gradient steps that those would have cost again. "
     "Rows are ordered by accuracy Score. Seconds are of the whole run with its pooled "
     "reference; the first run of a sweep that needs some targets optimises them, the "
     "others read them."
@@ -63,12 +66,16 @@ def tables(comparison: Comparison) -> list[Table]:
             [_cost_row(group) for group in ordered if group.runs],
         ),
     ]
+    personal = [(group, personal_figures(group)) for group in ordered]
+    rows = [{**_place(group), **row} for group, row in personal if row is not None]
+    if rows:
+        found.insert(1, ("Personal models", [*first, *PERSONAL_COLUMNS], rows))
     if comparison.method_settings:
         columns = [
             Column(n, n, "text") for n in ("method", *comparison.method_settings)
         ]
-        rows = [_method_row(comparison, m) for m in _method_names(comparison)]
-        found.insert(0, ("What each method stands for", columns, rows))
+        settings = [_method_row(comparison, m) for m in _method_names(comparison)]
+        found.insert(0, ("What each method stands for", columns, settings))
     return found
 
 

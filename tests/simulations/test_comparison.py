@@ -140,6 +140,37 @@ def test_a_reference_of_other_seeds_is_none(add_run, tmp_path):
     assert found["without"] == (None, None)
 
 
+def test_personal_models_show_received_facts_and_steps_saved(add_run, tmp_path):
+    for seed, received in ((0, 80.0), (1, 90.0)):
+        folder = add_run("FedEdit", 95, seed=seed, strategy="fed-edit")
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["scores"] |= {
+            "mean: own": {"Score": 96.0},
+            "mean: received": {"Score": received},
+            "mean: all": {"Score": 94.0},
+        }
+        # Two slots; a slot in which nothing was reused does not count it.
+        slot = summary["rounds"][0]
+        counts = {"gradient-steps": 1000, "steps-saved": 10 + 2 * seed}
+        summary["rounds"] = [slot | {"mediator": counts}, slot]
+        (folder / "summary.json").write_text(json.dumps(summary))
+    add_run("CollabEdit", 80, seed=0)
+
+    [row] = table(compare(read_runs([tmp_path])), "Personal models")
+
+    assert row["method"] == "FedEdit"
+    assert row["Score of own"] == "96.0 ± 0.0"
+    assert row["Score of received"] == "85.0 ± 63.5"  # 12.706 * 7.07 / sqrt(2)
+    assert row["accuracy_score of all"] is None
+    assert (row["gradient-steps"], row["steps-saved"]) == ("1,000", "11")
+
+
+def test_without_personal_models_there_is_no_table_of_them(study):
+    titles = [title for title, _, _ in tables(compare(read_runs([study])))]
+
+    assert "Personal models" not in titles
+
+
 def test_damage_is_what_the_unedited_model_had_more(study):
     rows = table(compare(read_runs([study])), "Damage")
 

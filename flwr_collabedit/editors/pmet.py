@@ -38,10 +38,8 @@ class PmetLoss:
 
     Parameters
     ----------
-    lm : LanguageModel
-        The model, unchanged.
-    rows : sequence of sequence of TargetRow
-        For each edit its prompt rows, the bare prompt first, then its KL row.
+    lm, rows
+        As `flwr_collabedit.editors.target_loss.MemitLoss` has them.
     config : PmetConfig
         Layers, factors and limits.
 

@@ -2,9 +2,14 @@
 
 An existing app names ``flwr_collabedit.client_app:app`` as its client. Each SuperNode's
 ``--node-config`` then says what the party brings: ``model``, ``edits-path``,
-``edits-format``, ``edits-per-round``, ``state-folder``, ``device`` and ``dtype``.
+``edits-format``, ``edits-per-round``, ``state-folder``, ``device`` and ``dtype``; its
+``name``, which must stay the same over restarts; and, where it wants them,
+``conflict-key`` (a file, the same for all), ``health-texts`` (a text file) and
+``withdrawals-path``: JSON such as ``{"3": {"1": [0, 2]}}``, in round 3 the first and
+third edit of round 1 are taken back.
 """
 
+import json
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -21,8 +26,12 @@ from flwr.clientapp import ClientApp
 from flwr.common import Scalar
 
 from flwr_collabedit.client import EditingClient
+from flwr_collabedit.client_health import HealthTexts
 from flwr_collabedit.data.loading import load_cases
+from flwr_collabedit.data.texts import load_texts
+from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.errors import ConfigurationError, nearest
+from flwr_collabedit.fact_tags import TagKey
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.loading import load_language_model
@@ -44,6 +53,10 @@ _NODE_DEFAULTS = {
     "state-folder": "",
     "device": "cpu",
     "dtype": "float32",
+    "name": "",
+    "conflict-key": "",
+    "health-texts": "",
+    "withdrawals-path": "",
 }
 _FLOWER_KEYS = {"partition-id", "num-partitions"}
 
@@ -95,15 +108,42 @@ def deployed_client(context: Context) -> EditingClient:
         str(settings["edits-path"]), data_format=str(settings["edits-format"])
     )
     size = int(str(settings["edits-per-round"])) or max(len(cases), 1)
+    key, texts = str(settings["conflict-key"]), str(settings["health-texts"])
     return EditingClient(
         cached_model(
             str(settings["model"]), str(settings["dtype"]), str(settings["device"])
         ),
         [cases[start : start + size] for start in range(0, len(cases), size)],
-        name=f"node-{context.node_id}",
+        name=str(settings["name"]) or f"node-{context.node_id}",
         state_folder=Path(str(settings["state-folder"])),
         results_folder=Path(str(settings["state-folder"])) / "results",
+        withdrawals=read_withdrawals(str(settings["withdrawals-path"])),
+        tag_key=TagKey.from_file(key) if key else None,
+        health=HealthTexts(tuple(load_texts(texts))) if texts else None,
     )
+
+
+def read_withdrawals(path: str) -> dict[int, EditSet]:
+    """Return what a party takes back in each round; nothing for no path.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is not JSON of rounds.
+    """
+    if not path:
+        return {}
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {
+            int(when): EditSet.from_json(json.dumps(edits))
+            for when, edits in content.items()
+        }
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigurationError(
+            'Expected a file of withdrawals such as \'{"3": {"1": [0, 2]}}\' at '
+            f"{path!r}, found {error}."
+        ) from error
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from flwr_collabedit.data.conflicts import conflict_pairs
-from flwr_collabedit.data.requests import EvaluationCase
+from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.evaluation.conflict_measures import (
     Pair,
     score_pairs,
@@ -33,6 +33,15 @@ def judged_pairs(
         second_alone = _fact(second) in wanted and _fact(first) not in wanted
         pairs.append((second, first) if second_alone else (first, second))
     return pairs
+
+
+def unresolved_requests(clients: Sequence[Rounds]) -> list[list[EditRequest]]:
+    """Return what each round would write if nobody left anything out."""
+    num_rounds = max(len(rounds) for rounds in clients)
+    return [
+        [case.request for rounds in clients for case in rounds[number]]
+        for number in range(num_rounds)
+    ]
 
 
 def conflict_figures(

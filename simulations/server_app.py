@@ -14,7 +14,7 @@ from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.payloads import read_deltas
 from flwr_collabedit.strategies import RoundReport
 from simulations import experiment
-from simulations.conflicts import conflict_figures, judged_pairs
+from simulations.conflicts import conflict_figures, judged_pairs, unresolved_requests
 from simulations.pooled import PooledResult, edit_pooled, relative_gaps
 from simulations.report import summarize_run, write_report
 from simulations.run_folder import RunFolder
@@ -52,22 +52,23 @@ def main(grid: Grid, context: Context) -> None:
     if result.arrays:  # clients with personal models leave none
         deltas = read_deltas(result.arrays, model)
         folder.write_deltas("deltas.safetensors", deltas)
+    given = (settings, lm, memit, contexts, moments)
+    active = active_cases(clients, strategy)
     pooled: PooledResult | None = None
     gaps: dict[str, float] = {}
     if settings.pooled_reference:
         log(INFO, "Editing all requests as one party, for comparison")
-        pooled = edit_pooled(
-            *(settings, lm, memit, contexts, moments),
-            written_requests(clients, strategy),
-            active_cases(clients, strategy),
-        )
+        pooled = edit_pooled(*given, written_requests(clients, strategy), active)
         folder.write_deltas("deltas_pooled.safetensors", pooled.deltas)
         gaps = relative_gaps(deltas, pooled.deltas) if deltas else {}
-    active = active_cases(clients, strategy)
-    pairs = judged_pairs(clients, active) if deltas else []
     conflicts: dict[str, Any] = {}
-    if pairs:
-        conflicts = {"pairs": len(pairs), **conflict_figures(lm, pairs, deltas)}
+    if deltas and (pairs := judged_pairs(clients, active)):
+        conflicts = {"pairs": len(pairs), "after": conflict_figures(lm, pairs, deltas)}
+        if settings.pooled_reference and settings.conflict_policy not in ("", "report"):
+            log(INFO, "Editing without resolving conflicts, for comparison")
+            requests = unresolved_requests(clients)
+            unresolved = edit_pooled(*given, requests, []).deltas
+            conflicts["before"] = conflict_figures(lm, pairs, unresolved)
     seconds = time.perf_counter() - began
     summary = summarize_run(settings, strategy.reports, pooled, gaps, seconds)
     summary["conflicts"] = conflicts

@@ -34,6 +34,7 @@ from flwr_collabedit.strategies.declarations import (
     with_decisions,
 )
 from flwr_collabedit.strategies.evaluation import read_evaluations
+from flwr_collabedit.strategies.evaluation_figures import own_efficacy
 from flwr_collabedit.strategies.exchange import sample_nodes, wait_for_nodes
 from flwr_collabedit.strategies.messenger import Messenger
 from flwr_collabedit.strategies.round_guard import RoundGuard
@@ -251,6 +252,11 @@ class EditStrategy(Strategy):
     ) -> None:
         """Enter the sums over all clients' cases into the round's report."""
         report.set_evaluation(MetricSums.merge(by_node.values()))
+        for node, sums in by_node.items():
+            efficacy = own_efficacy(sums, report.server_round)
+            if efficacy is not None:
+                name = self.messenger.name_of(node) or str(node)
+                report.efficacy_by_client[name] = efficacy
 
     def summary(self) -> None:
         """Log what is edited and what a round needs."""

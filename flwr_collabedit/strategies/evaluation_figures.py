@@ -32,3 +32,9 @@ def efficacy_by_round(sums: MetricSums) -> dict[str, dict[str, float]]:
             _, count = sums.totals[f"{prefix}{_SHOWN['EA']}"]
             found[name] = {**row, "edits": count}
     return found
+
+
+def own_efficacy(sums: MetricSums, server_round: int) -> float | None:
+    """Return EA, in percent, of one client's edits of a round; ``None`` without any."""
+    mean = sums.mean(f"{round_prefix(server_round)}{_SHOWN['EA']}")
+    return None if mean is None else 100 * mean

@@ -23,6 +23,10 @@ class RoundGuard:
         From which increase of perplexity, or of an edited weight's L1 norm, a round is
         warned of.
 
+    warn_efficacy : float
+        Below which efficacy (EA, a share) of its edits of the round a client is named:
+        CollabEdit's signal of a conflict or of an edit that failed.
+
     Raises
     ------
     ConfigurationError
@@ -32,6 +36,7 @@ class RoundGuard:
     max_perplexity_increase: float | None = None
     warn_perplexity_increase: float = 0.1
     warn_norm_increase: float = 0.1
+    warn_efficacy: float = 0.5
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -60,6 +65,12 @@ class RoundGuard:
                     f"{name.removeprefix('l1/')} is {100 * grown:.1f} % above the "
                     "unedited model's."
                 )
+        found += [
+            f"Round {report.server_round}: client {name!r} reports an efficacy of "
+            f"{share:.1f} % for its edits of the round; another's may contradict them."
+            for name, share in sorted(report.efficacy_by_client.items())
+            if share < 100 * self.warn_efficacy
+        ]
         return found
 
     def refusal(self, report: RoundReport) -> str:

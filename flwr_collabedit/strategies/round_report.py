@@ -57,6 +57,8 @@ class RoundReport:
     efficacy_by_round : dict of str to dict of str to float
         By round, of its edits that count: ``EA`` and ``ES`` in percent, ``edits``;
         under ``inactive`` those of edits that were left out or withdrawn.
+    efficacy_by_client : dict of str to float
+        EA, in percent, of each client's edits of this round.
     warnings : list of str
         Bounds that the round has passed.
     refused : str
@@ -87,6 +89,7 @@ class RoundReport:
     base_norms: dict[str, float] = field(default_factory=dict)
     health: dict[str, float] = field(default_factory=dict)
     efficacy_by_round: dict[str, dict[str, float]] = field(default_factory=dict)
+    efficacy_by_client: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     refused: str = ""
     declared: dict[str, int] = field(default_factory=dict)

@@ -12,7 +12,7 @@ help: ## Show this list
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,downstream]'
 	touch $(STAMP)
 
 install: $(STAMP) ## Install the package and its tools into .venv

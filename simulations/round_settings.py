@@ -63,7 +63,7 @@ class RoundSettings(BaseModel):
     conflict_later: bool = False
     conflict_augment: bool = False
     presence: Literal["", "answer", "residual"] = ""
-    present_from: Annotated[float, Field(gt=0, le=1)] = 0.9
+    present_from: Annotated[float, Field(gt=0, le=1)] = 0.8
     skip_present: bool = False
     health_texts: str = "embedded"
     health_samples: Annotated[int, Field(ge=0)] = 50

@@ -44,7 +44,7 @@ class DeclarationRules:
 
     resolution: Resolution | None = None
     presence: Presence = ""
-    present_from: float = 0.9
+    present_from: float = 0.8
     skip_present: bool = False
     augment: bool = False
     take_back: bool = False

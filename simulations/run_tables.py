@@ -12,6 +12,7 @@ from flwr_collabedit.evaluation.report import (
     gap_rows,
 )
 from flwr_collabedit.personal_task import RE_EDIT_SQUARES
+from simulations.round_tables import RoundTable, round_tables
 
 RunTable = tuple[str, tuple[Column, ...], list[Row]]
 
@@ -60,6 +61,7 @@ def run_tables(summary: dict[str, Any]) -> list[RunTable]:
         # Personal models have no delta to compare with the pooled one's.
         shares = _shares(summary["scores"])
         tables.insert(1, ("Percent of the pooled edit's", SCORE_COLUMNS, shares))
+    tables += [table[:3] for table in _round_tables(summary)]
     slots = _slots(summary)
     if slots:
         names = (*_MEDIATOR, *RE_EDIT_SQUARES)
@@ -77,9 +79,17 @@ def _slots(summary: dict[str, Any]) -> list[dict[str, Any]]:
     return [report for report in summary["rounds"] if report["mediator"]]
 
 
+def _round_tables(summary: dict[str, Any]) -> list[RoundTable]:
+    presence = bool(summary.get("settings", {}).get("presence"))
+    return round_tables(summary["rounds"], presence_is_measured=presence)
+
+
 def legend(summary: dict[str, Any]) -> str:
     """Return what the tables' columns mean."""
-    return f"{SCORE_LEGEND} {MEDIATOR_LEGEND}" if _slots(summary) else SCORE_LEGEND
+    meanings = [SCORE_LEGEND, *(table[3] for table in _round_tables(summary))]
+    if _slots(summary):
+        meanings.append(MEDIATOR_LEGEND)
+    return " ".join(filter(None, meanings))
 
 
 def _shares(scores: dict[str, dict[str, float]]) -> list[Row]:
@@ -97,8 +107,9 @@ def _shares(scores: dict[str, dict[str, float]]) -> list[Row]:
 def _round_row(report: dict[str, Any]) -> Row:
     before, after = report["residual_norm_before"], report["residual_norm_after"]
     upload = report["upload_bytes"] / max(report["num_clients"], 1)
+    undone = " undone" if report.get("refused") else ""
     return {
-        "round": str(report["server_round"]),
+        "round": f"{report['server_round']}{undone}",
         "edits": str(report["num_edits"]),
         "Score": report["evaluation"].get("Score"),
         "residual": " → ".join(f"{r:.1f}" for r in (before, after) if r is not None),

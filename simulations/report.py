@@ -1,19 +1,28 @@
-"""The end of a run: ``summary.json``, ``report.md`` and the table in the terminal."""
+"""The end of a run: ``summary.json``, ``report.md`` and the tables in the terminal."""
 
 import json
+from logging import INFO
 from pathlib import Path
 from typing import Any
 
+from flwr.common import log
 from rich.console import Console
 
 from flwr_collabedit.evaluation.metrics import summarize
-from flwr_collabedit.evaluation.report import render_markdown, render_rich
+from flwr_collabedit.evaluation.report import Row, render_markdown, render_rich
 from flwr_collabedit.strategies import RoundReport
+from simulations.notices import notices, notices_in_short
 from simulations.pooled import PooledResult
+from simulations.round_figures import efficacy_matrix
 from simulations.run_folder import RunFolder
 from simulations.run_tables import legend, run_tables
 from simulations.settings import ExperimentSettings
 from simulations.strategies import METHOD_NAMES
+
+HEAT_MAP = "forgetting.png"
+
+# Of a longer table the terminal shows the first and the last rows.
+_MOST_ROWS, _FIRST_ROWS, _LAST_ROWS = 12, 4, 6
 
 
 def summarize_run(
@@ -27,11 +36,14 @@ def summarize_run(
 
     ``upload_bytes_per_client`` is the mean over clients of the array bytes that one
     sent in all rounds; ``gap_to_pooled`` maps each parameter to
-    ``||merged - pooled||_F / ||pooled||_F``.
+    ``||merged - pooled||_F / ||pooled||_F``. The final scores are those of the last
+    round that was not undone.
     """
-    last = reports[-1].evaluation
+    kept = [report for report in reports if not report.refused]
+    final = kept[-1] if kept else RoundReport(0)
+    last = final.evaluation
     scores = {METHOD_NAMES[settings.strategy]: last}
-    for part, mean in reports[-1].personal.get("mean", {}).items():
+    for part, mean in final.personal.get("mean", {}).items():
         scores[f"mean: {part}"] = mean
     if settings.evaluate_before:
         scores = {"before": reports[0].evaluation, **scores}
@@ -55,7 +67,11 @@ def summarize_run(
 
 
 def write_report(folder: RunFolder, summary: dict[str, Any]) -> None:
-    """Write ``report.md``, then ``summary.json``, which marks the run as complete."""
+    """Write ``report.md``, then ``summary.json``, which marks the run as complete.
+
+    Where two rounds were evaluated, ``forgetting.png`` is drawn beside them, if
+    matplotlib is installed.
+    """
     settings = summary["settings"]
     head = (
         f"# {METHOD_NAMES[settings['strategy']]} on `{settings['model']}`\n\n"
@@ -65,17 +81,51 @@ def write_report(folder: RunFolder, summary: dict[str, Any]) -> None:
         f"seed {settings['seed']}. The whole run took {summary['seconds']:.0f} s.\n"
     )
     sections = [render_markdown(*table) for table in run_tables(summary)]
+    found = notices(summary["rounds"])
+    if found:
+        lines = "\n".join(f"- {text}" for text in found)
+        sections.append(f"## Warnings and undone rounds\n\n{lines}\n")
+    if _draw_forgetting(folder.path / HEAT_MAP, summary):
+        sections.append(f"![EA of each round's edits after each round]({HEAT_MAP})\n")
     folder.write_text("report.md", "\n".join([head, *sections, legend(summary), ""]))
     folder.write_json("summary.json", summary)
 
 
 def print_report(path: Path, console: Console) -> None:
-    """Print the tables of a finished run."""
+    """Print the tables of a finished run, and what went wrong in its rounds."""
     summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-    for table in run_tables(summary):
-        console.print(render_rich(*table), "")
+    for title, columns, rows in run_tables(summary):
+        shown = _ends(rows, columns[0].key)
+        console.print(render_rich(title, columns, shown), "")
     console.print(legend(summary), style="dim")
+    for text in notices_in_short(summary["rounds"]):
+        console.print(text, style="yellow", markup=False, highlight=False)
     console.print(f"Report: {path / 'report.md'}")
+
+
+def _draw_forgetting(path: Path, summary: dict[str, Any]) -> bool:
+    """Draw the matrix of efficacies, if there is one; return whether it was drawn."""
+    path.unlink(missing_ok=True)
+    matrix = efficacy_matrix(summary["rounds"])
+    if matrix is None:
+        return False
+    try:
+        from flwr_collabedit.evaluation.heat_map import draw_heat_map
+    except ImportError as error:
+        log(INFO, "%s is not drawn. %s", path.name, error)
+        return False
+    draft = path.with_suffix(".draft")
+    draft.write_bytes(draw_heat_map(matrix, title="EA of each round's edits"))
+    draft.replace(path)
+    return True
+
+
+def _ends(rows: list[Row], first_column: str) -> list[Row]:
+    """Return the rows, without the middle ones where they are many."""
+    if len(rows) <= _MOST_ROWS:
+        return rows
+    gap: Row = {first_column: f"({len(rows) - _FIRST_ROWS - _LAST_ROWS} more)"}
+    return [*rows[:_FIRST_ROWS], gap, *rows[-_LAST_ROWS:]]
 
 
 def _known(values: dict[str, float | None]) -> dict[str, float]:

@@ -84,6 +84,8 @@ class Checkpoint:
             state = _read(load_file(path), rest)
             text = (self.folder / _REPORTS).read_text(encoding="utf-8")
             reports = [RoundReport(**fields) for fields in json.loads(text)]
+        except CheckpointError:
+            raise
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise CheckpointError(
                 f"Expected a checkpoint in {path} and its reports beside it, found "

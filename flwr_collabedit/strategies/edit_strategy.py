@@ -170,6 +170,8 @@ class EditStrategy(Strategy):
             )
         report, self._before = RoundReport(server_round), self.state
         try:
+            if self.state.took_part and not self.messenger.names:
+                self._learn_names(grid, nodes, report)
             self.edit(grid, self.prepare(grid, asked, report), report)
         except Exception:
             self.state = self._before
@@ -298,6 +300,16 @@ class EditStrategy(Strategy):
         return wait_for_nodes(
             grid, options.min_available_nodes, options.exchange_timeout_s
         )
+
+    def _learn_names(
+        self, grid: Grid, nodes: Sequence[int], report: RoundReport
+    ) -> None:
+        """Let clients of a resumed run say who they are: node ids are not kept.
+
+        Nobody else can be told which of its edits do not count, or asked for them.
+        """
+        rules = DeclarationRules(take_back=True)
+        ask_declarations(self.messenger, grid, nodes, self.state, rules, report)
 
     def _report(self, server_round: int) -> RoundReport:
         return next(r for r in self.reports if r.server_round == server_round)

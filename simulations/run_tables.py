@@ -12,6 +12,11 @@ from flwr_collabedit.evaluation.report import (
     gap_rows,
 )
 from flwr_collabedit.personal_task import RE_EDIT_SQUARES
+from simulations.conflict_tables import (
+    CONFLICT_COLUMNS,
+    CONFLICT_LEGEND,
+    conflict_rows,
+)
 from simulations.round_tables import RoundTable, round_tables
 
 RunTable = tuple[str, tuple[Column, ...], list[Row]]
@@ -62,6 +67,8 @@ def run_tables(summary: dict[str, Any]) -> list[RunTable]:
         shares = _shares(summary["scores"])
         tables.insert(1, ("Percent of the pooled edit's", SCORE_COLUMNS, shares))
     tables += [table[:3] for table in _round_tables(summary)]
+    if rows := conflict_rows(summary.get("conflicts", {})):
+        tables.append(("Contradicting edits", CONFLICT_COLUMNS, rows))
     slots = _slots(summary)
     if slots:
         names = (*_MEDIATOR, *RE_EDIT_SQUARES)
@@ -87,6 +94,8 @@ def _round_tables(summary: dict[str, Any]) -> list[RoundTable]:
 def legend(summary: dict[str, Any]) -> str:
     """Return what the tables' columns mean."""
     meanings = [SCORE_LEGEND, *(table[3] for table in _round_tables(summary))]
+    if summary.get("conflicts"):
+        meanings.append(CONFLICT_LEGEND)
     if _slots(summary):
         meanings.append(MEDIATOR_LEGEND)
     return " ".join(filter(None, meanings))

@@ -8,9 +8,11 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from flwr_collabedit.client_app import app, cached_model, deployed_client
+from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.fact_tags import TagKey
 from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.payloads import ARRAYS, CONFIG, METRICS, digest, to_record
@@ -108,3 +110,32 @@ def test_a_missing_key_says_how_to_give_it(node_config):
 
     with pytest.raises(ConfigurationError, match=r"no 'model'.*--node-config"):
         deployed_client(context(node_config))
+
+
+def test_a_node_config_gives_key_texts_and_withdrawals(node_config, tmp_path):
+    key = TagKey.generate()
+    key.to_file(tmp_path / "key.txt")
+    (tmp_path / "texts.txt").write_text("One text.\nAnother one.\n", encoding="utf-8")
+    back = tmp_path / "back.json"
+    back.write_text('{"2": {"1": [0]}}', encoding="utf-8")
+    given = {
+        "name": "hospital",
+        "conflict-key": str(tmp_path / "key.txt"),
+        "health-texts": str(tmp_path / "texts.txt"),
+        "withdrawals-path": str(back),
+    }
+
+    client = deployed_client(context({**node_config, **given}))
+
+    assert client.name == "hospital"
+    assert client.declaring.tag_key == key
+    assert client.declaring.withdrawals == {2: EditSet.of({1: [0]})}
+    assert client.health.texts == ("One text.", "Another one.")
+
+
+def test_a_damaged_file_of_withdrawals_is_named(node_config, tmp_path):
+    back = tmp_path / "back.json"
+    back.write_text('{"2": [0]}', encoding="utf-8")
+
+    with pytest.raises(ConfigurationError, match=r"withdrawals.*back\.json"):
+        deployed_client(context({**node_config, "withdrawals-path": str(back)}))

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -106,8 +107,7 @@ def _state(instruction: Instruction) -> str:
 
 def _rows(path: Path, wanted: set[str]) -> dict[str, dict[str, Tensor]]:
     try:
-        with safe_open(path, framework="pt") as file:
-            names = json.loads((file.metadata() or {})[_REQUESTS])
+        names = _names_in(path)
         if not wanted.intersection(names):
             return {}
         tensors = load_file(path)
@@ -117,3 +117,10 @@ def _rows(path: Path, wanted: set[str]) -> dict[str, dict[str, Tensor]]:
         raise ConfigurationError(
             f"Expected targets in {path}, found a damaged file ({error!r}). Delete it."
         ) from error
+
+
+@lru_cache(maxsize=10_000)
+def _names_in(path: Path) -> tuple[str, ...]:
+    """Return the hashes of a file's requests; read once, since files never change."""
+    with safe_open(path, framework="pt") as file:
+        return tuple(json.loads((file.metadata() or {})[_REQUESTS]))

@@ -37,6 +37,7 @@ bench: $(STAMP) ## Run the benchmarks
 	$(BIN)/python -m benchmarks.targets
 	$(BIN)/python -m benchmarks.payload
 	$(BIN)/python -m benchmarks.server
+	$(BIN)/python -m benchmarks.mkv
 
 embedded-model: $(STAMP) ## Train the embedded model anew and check its gates
 	$(BIN)/python -m embedded_model.train

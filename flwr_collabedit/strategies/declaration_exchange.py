@@ -76,12 +76,11 @@ def check_declaration(
             )
     if found.withdrawals and not rules.take_back:
         raise PayloadError("takes back edits, which this run does not allow.")
-    inactive = state.inactive.get(name, EditSet())
+    inactive = state.inactive.get(name, EditSet()).rounds
     for server_round, places in found.withdrawals.rounds.items():
-        in_force = server_round in state.took_part.get(name, ()) and not any(
-            (server_round, place) in inactive for place in places or (0,)
-        )
-        if not in_force:
+        gone = inactive.get(server_round, frozenset())
+        is_gone = gone is None or not gone.isdisjoint(places or ())
+        if is_gone or server_round not in state.took_part.get(name, ()):
             raise PayloadError(
                 f"takes back edits of round {server_round} that are not in force; it "
                 f"took part in rounds {list(state.took_part.get(name, ()))}."

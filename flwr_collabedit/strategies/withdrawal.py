@@ -128,8 +128,16 @@ def without_contribution(
     Raises
     ------
     WithdrawalError
-        If the sums without them are no sums of edits: they were never added.
+        If these are more or fewer edits than were named, or the sums without them are
+        no sums of edits: they were never added.
     """
+    ((server_round, places),) = edits.rounds.items()
+    num_edits = next(iter(found.values())).num_edits
+    if places is not None and num_edits != len(places):
+        raise WithdrawalError(
+            f"Client {client!r} takes back {len(places)} edits of round "
+            f"{server_round}, and has {num_edits} of them. Name edits that it added."
+        )
     totals = {name: as_statistics(one) for name, one in found.items()}
     history = state.history.minus(totals)
     for name, left in history.sums.items():
@@ -142,7 +150,6 @@ def without_contribution(
     factors = {n: one for n, one in found.items() if isinstance(one, SealedFactors)}
     ledger = state.ledger
     if factors:
-        (server_round,) = edits.rounds
         ledger = ledger.plus(LedgerEntry(client, server_round, factors, True))
     state = replace(state, history=history, ledger=ledger)
     return state.without_edits(client, edits)

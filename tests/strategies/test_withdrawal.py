@@ -163,6 +163,32 @@ def test_the_same_edit_cannot_be_taken_back_twice():
         run(clients, back=back)
 
 
+@pytest.mark.parametrize("form", ["factors", "dense"])
+def test_the_rest_of_a_round_is_taken_back_after_single_edits(form):
+    clients = [rounds_of(0, 4), rounds_of(1, 4)]
+    back = {(1, 2): EditSet.of({1: [0]}), (1, 3): EditSet.of({1: None})}
+
+    found, server = run(clients, 4, back=back, form=form)
+
+    expected, _ = run(without(clients, {(1, 1): range(3)}), 4, form=form)
+    assert gap(found, expected) < 1e-9
+    assert [r.declared.get("withdrawn") for r in server.reports] == [None, 1, 2, None]
+    back[1, 4] = EditSet.of({1: None})
+    with pytest.raises(AggregationError, match="not in force"):
+        run(clients, 4, back=back, form=form)
+
+
+def test_a_place_that_no_edit_had_is_refused():
+    clients = [rounds_of(0), rounds_of(1)]
+    server = strategy(2, history="d4s", layer_schedule="frozen", declarations=TAKE_BACK)
+    app = client_app(clients, withdrawals={(1, 2): EditSet.of({1: [2, 3]})})
+
+    with pytest.raises(WithdrawalError, match="takes back 2 edits of round 1, and has"):
+        server.start(InProcessGrid(app, 2), num_rounds=2)
+    assert server.state.took_part == {"client-0": (1,), "client-1": (1,)}
+    assert not server.state.inactive
+
+
 def test_statistics_that_were_never_added_are_refused():
     clients = [rounds_of(0), rounds_of(1)]
     app = client_app(clients, withdrawals={(1, 2): EditSet.of({1: [0]})})

@@ -46,9 +46,7 @@ class EditSet:
         """
         try:
             content = json.loads(text or "{}")
-            return cls.of(
-                {int(r): None if p is None else p for r, p in content.items()}
-            )
+            return cls.of({int(r): _places(p) for r, p in content.items()})
         except (ValueError, TypeError, AttributeError):
             raise PayloadError(
                 f"Expected a set of edits such as '{{\"1\": [0, 2]}}', found {text!r}. "
@@ -90,3 +88,12 @@ class EditSet:
                 None if whole else sorted((own or set()) | (others or set()))
             )
         return self.of(both)
+
+
+def _places(found: object) -> list[int] | None:
+    """Return places as JSON has them, once it is known that they are."""
+    if found is None:
+        return None
+    if isinstance(found, list) and all(type(p) is int and p >= 0 for p in found):
+        return found
+    raise TypeError(found)

@@ -166,6 +166,13 @@ class CollabEditStrategy(WithdrawingStrategy):
         report.residual_norm_before = norms[0]
         report.num_clients = len(nodes)
 
+    def solved_again(self) -> dict[str, Tensor]:
+        """Return the deltas of the edits that are in the sums now."""
+        return {
+            name: self._solved(name, StatisticsSum.zero(*shape), None)
+            for name, shape in self.model.shapes.items()
+        }
+
     def summary(self) -> None:
         """Log the strategy's options."""
         log(INFO, "\t├──> Layer schedule: %s", self.layer_schedule)

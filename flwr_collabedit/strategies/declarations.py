@@ -74,9 +74,9 @@ class Decisions:
 
     Attributes
     ----------
-    left_out, withdrawn : mapping of str to EditSet
+    left_out, taken_back, withdrawn : mapping of str to EditSet
         By client: edits of this round that it is not to write, and edits of earlier
-        rounds that are to be taken out.
+        rounds that are to be taken out, because it wishes so or has lost a conflict.
     augmented : mapping of str to EditSet
         By client, edits of this round that have won a conflict.
     tagged : tuple of Entry
@@ -88,6 +88,7 @@ class Decisions:
     """
 
     left_out: Mapping[str, EditSet] = field(default_factory=dict)
+    taken_back: Mapping[str, EditSet] = field(default_factory=dict)
     withdrawn: Mapping[str, EditSet] = field(default_factory=dict)
     augmented: Mapping[str, EditSet] = field(default_factory=dict)
     tagged: tuple[Entry, ...] = ()
@@ -117,7 +118,8 @@ def decide(
         The round.
     """
     left_out: dict[str, set[int]] = {name: set() for name in declared}
-    withdrawn = {name: found.withdrawals for name, found in declared.items()}
+    taken_back = {n: e for n, d in declared.items() if (e := d.withdrawals)}
+    withdrawn: dict[str, EditSet] = {}
     counts = {"present": 0}
     for name, found in declared.items():
         present = {
@@ -134,7 +136,7 @@ def decide(
         earlier = [
             entry
             for entry in state.tagged
-            if (entry.round, entry.index) not in withdrawn.get(entry.client, EditSet())
+            if (entry.round, entry.index) not in taken_back.get(entry.client, EditSet())
         ]
         entries = [*earlier, *_entries(declared, left_out, server_round)]
         groups = find_groups(entries)
@@ -161,7 +163,8 @@ def decide(
             name: EditSet.of({server_round: sorted(places)})
             for name, places in left_out.items()
         },
-        withdrawn={name: edits for name, edits in withdrawn.items() if edits},
+        taken_back=taken_back,
+        withdrawn=withdrawn,
         augmented=winners,
         tagged=tagged,
         counts={**counts, "left-out": sum(map(len, left_out.values()))},

@@ -168,13 +168,14 @@ class EditStrategy(Strategy):
                 f"{len(asked)} of {len(nodes)} clients are asked. Lower min_replies or "
                 "raise fraction_train."
             )
-        report, self._before = RoundReport(server_round), self.state
+        report, before = RoundReport(server_round), self.state
+        self._before = before
         try:
             if self.state.took_part and not self.messenger.names:
                 self._learn_names(grid, nodes, report)
             self.edit(grid, self.prepare(grid, asked, report), report)
         except Exception:
-            self.state = self._before
+            self.state = before
             raise
         self.reports.append(report)
         return ()
@@ -194,10 +195,18 @@ class EditStrategy(Strategy):
             self.messenger, grid, nodes, self.state, rules, report
         )
         decisions = decide(rules, self.state, declared, report.server_round)
+        self.take_back(grid, decisions.taken_back, report)
         self.state = with_decisions(self.state, decisions)
         report.declared |= decisions.counts
         self.take_out(grid, decisions.withdrawn, report)
         return accepted
+
+    def take_back(
+        self, grid: Grid, edits: Mapping[str, EditSet], report: RoundReport
+    ) -> None:
+        """Take out what clients wish to, also where the round is undone later."""
+        self.take_out(grid, edits, report)
+        self._before = self.state
 
     def take_out(
         self, grid: Grid, edits: Mapping[str, EditSet], report: RoundReport

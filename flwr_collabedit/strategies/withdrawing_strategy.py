@@ -1,7 +1,8 @@
 """What CollabEdit does to edits of earlier rounds: sum them, or take them out again."""
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from flwr.app import Message
@@ -55,9 +56,8 @@ class WithdrawingStrategy(EditStrategy, ABC):
         self, grid: Grid, nodes: Sequence[int], report: RoundReport
     ) -> Sequence[int]:
         """Take back what is due before this round, then let clients declare."""
-        for withdrawal in self.withdrawals:
-            if withdrawal.at_round != report.server_round:
-                continue
+        due = [w for w in self.withdrawals if w.at_round == report.server_round]
+        for withdrawal in due:
             rounds = withdrawal.rounds_by_client(self.state)
             if self.form == "factors":
                 for name, chosen in sorted(rounds.items()):
@@ -68,7 +68,17 @@ class WithdrawingStrategy(EditStrategy, ABC):
             else:
                 edits = {n: EditSet.of(dict.fromkeys(r)) for n, r in rounds.items()}
                 self.take_out(grid, edits, report)
+        if due:
+            self._settle()
         return super().prepare(grid, nodes, report)
+
+    def take_back(
+        self, grid: Grid, edits: Mapping[str, EditSet], report: RoundReport
+    ) -> None:
+        """Take out what clients wish to, also where the round is undone later."""
+        self.take_out(grid, edits, report)
+        if edits:
+            self._settle()
 
     def take_out(
         self, grid: Grid, edits: Mapping[str, EditSet], report: RoundReport
@@ -111,6 +121,15 @@ class WithdrawingStrategy(EditStrategy, ABC):
                 self.state, name, edits[name], found[name]
             )
             report.count_withdrawn(next(iter(found[name].values())).num_edits)
+
+    @abstractmethod
+    def solved_again(self) -> dict[str, Tensor]:
+        """Return the deltas of the edits that are in the sums now."""
+
+    def _settle(self) -> None:
+        """Go on from the weights without what was taken back, and return to them."""
+        self.state = replace(self.state, deltas=self.solved_again())
+        self._before = self.state
 
     def asked(
         self, server_round: int, measured: tuple[str, ...], phase: Phase = "edit"

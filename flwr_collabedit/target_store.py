@@ -113,7 +113,7 @@ def _rows(path: Path, wanted: set[str]) -> dict[str, dict[str, Tensor]]:
         tensors = load_file(path)
         places = {n: i for i, n in enumerate(names) if n in wanted}
         return {n: {f: tensors[f][i] for f in _FIELDS} for n, i in places.items()}
-    except (OSError, KeyError, IndexError, SafetensorError) as error:
+    except (OSError, LookupError, TypeError, ValueError, SafetensorError) as error:
         raise ConfigurationError(
             f"Expected targets in {path}, found a damaged file ({error!r}). Delete it."
         ) from error

@@ -38,27 +38,25 @@ class OwnEdits:
         enlarged: EditSet | None = None,
     ) -> list[EditRequest]:
         """Return the edits of `of_round`, those of a set with their augmentations."""
-        places = range(len(self._cases(server_round)))
-        chosen = EditSet.of(
-            {
-                server_round: [
-                    p
-                    for p in places
-                    if (server_round, p) not in (inactive or EditSet())
-                ]
-            }
-        )
-        return self.requests_inside(chosen, enlarged)
+        whole = EditSet.of({server_round: None})
+        return self.requests_inside(whole, enlarged, inactive)
 
     def requests_inside(
-        self, chosen: EditSet, enlarged: EditSet | None = None
+        self,
+        chosen: EditSet,
+        enlarged: EditSet | None = None,
+        inactive: EditSet | None = None,
     ) -> list[EditRequest]:
-        """Return the edits of `inside`, those of a set with their augmentations."""
+        """Return the edits of `inside`, those of a set with their augmentations.
+
+        Without those that are inactive.
+        """
         return [
             request
             for server_round in sorted(chosen.rounds)
             for place, case in enumerate(self._cases(server_round))
             if (server_round, place) in chosen
+            and (server_round, place) not in (inactive or EditSet())
             for request in (
                 augmented(case)
                 if (server_round, place) in (enlarged or EditSet())

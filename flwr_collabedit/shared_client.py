@@ -100,10 +100,11 @@ class SharedClient:
 
     def _asked_for(self, instruction: Instruction) -> Sequence[EditRequest]:
         enlarged = EditSet.from_json(instruction.augmented)
-        if instruction.phase == "withdraw":
-            withdrawn = EditSet.from_json(instruction.withdrawn)
-            return self.edits.requests_inside(withdrawn, enlarged)
         inactive = EditSet.from_json(instruction.inactive)
+        if instruction.phase == "withdraw":
+            # A whole round may have edits that were left out: they are in no sum.
+            withdrawn = EditSet.from_json(instruction.withdrawn)
+            return self.edits.requests_inside(withdrawn, enlarged, inactive)
         return self.edits.requests(instruction.server_round, inactive, enlarged)
 
 

@@ -128,12 +128,12 @@ def without_contribution(
     Raises
     ------
     WithdrawalError
-        If these are more or fewer edits than were named, or the sums without them are
+        If these are fewer edits than were named, or the sums without them are
         no sums of edits: they were never added.
     """
     ((server_round, places),) = edits.rounds.items()
     num_edits = next(iter(found.values())).num_edits
-    if places is not None and num_edits != len(places):
+    if places is not None and num_edits < len(places):
         raise WithdrawalError(
             f"Client {client!r} takes back {len(places)} edits of round "
             f"{server_round}, and has {num_edits} of them. Name edits that it added."

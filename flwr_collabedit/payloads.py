@@ -219,9 +219,7 @@ def unpack_statistics(
             raise PayloadError(
                 f"key_factor has rank {rank} for only {num_edits} edits."
             )
-        return SealedFactors(
-            torch.from_numpy(first), torch.from_numpy(second), num_edits
-        )
+        return SealedFactors(_tensor(first), _tensor(second), num_edits)
     gram = _square(_float64(first), d_key)
     if not is_semidefinite(gram, torch.finfo(torch.from_numpy(first).dtype).eps):
         raise PayloadError("gram is not positive semidefinite.")
@@ -229,7 +227,13 @@ def unpack_statistics(
 
 
 def _float64(array: NDArray[np.generic]) -> Tensor:
-    return torch.from_numpy(array.astype(np.float64))
+    return _tensor(array).double()
+
+
+def _tensor(array: NDArray[np.generic]) -> Tensor:
+    # A copy in torch's own, aligned memory: where a message's bytes happen to lie, BLAS
+    # may take another path, which rounds differently from run to run.
+    return torch.tensor(array)
 
 
 def _check_array(part: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:

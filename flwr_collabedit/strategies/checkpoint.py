@@ -81,7 +81,10 @@ class Checkpoint:
             with safe_open(path, framework="pt") as file:
                 rest = json.loads((file.metadata() or {})[_STATE])
             self._check(path, rest["identity"])
-            state = _read(load_file(path), rest)
+            # Copied out of the mapped file into torch's own, aligned memory: products
+            # of unaligned matrices may round differently.
+            tensors = {name: t.clone() for name, t in load_file(path).items()}
+            state = _read(tensors, rest)
             text = (self.folder / _REPORTS).read_text(encoding="utf-8")
             reports = [RoundReport(**fields) for fields in json.loads(text)]
         except CheckpointError:

@@ -92,7 +92,7 @@ class FedEditStrategy(EditStrategy):
         **common: Any,
     ) -> None:
         super().__init__(model, **common)
-        if self.guard.max_perplexity_increase is not None:
+        if self.keeper.guard.max_perplexity_increase is not None:
             raise ConfigurationError(
                 "FedEdit cannot undo a round: the models are the clients' own. Leave "
                 "max_perplexity_increase out."

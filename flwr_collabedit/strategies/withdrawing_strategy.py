@@ -56,6 +56,7 @@ class WithdrawingStrategy(EditStrategy, ABC):
         self, grid: Grid, nodes: Sequence[int], report: RoundReport
     ) -> Sequence[int]:
         """Take back what is due before this round, then let clients declare."""
+        self.learn_names(grid, nodes, report)
         due = [w for w in self.withdrawals if w.at_round == report.server_round]
         for withdrawal in due:
             rounds = withdrawal.rounds_by_client(self.state)

@@ -1,5 +1,6 @@
 """A matrix of efficacies as a picture: rounds down, the rounds edited across."""
 
+from collections.abc import Sequence
 from io import BytesIO
 
 from flwr_collabedit.evaluation.forgetting import EfficacyMatrix
@@ -20,7 +21,11 @@ _MOST_NUMBERS = 12
 
 
 def draw_heat_map(
-    matrix: EfficacyMatrix, *, title: str, label: str = "efficacy, %"
+    matrix: EfficacyMatrix,
+    *,
+    title: str,
+    label: str = "efficacy, %",
+    ends: Sequence[int] = (),
 ) -> bytes:
     """Return a PNG of the matrix, its colours from 0 to 100.
 
@@ -35,14 +40,20 @@ def draw_heat_map(
         Above the picture.
     label : str
         Beside the scale, with the unit.
+    ends : sequence of int
+        The number of each of the matrix's rounds, of one that stands for several that
+        of the last; empty for 1, 2, ...
     """
     buffer = BytesIO()
-    _figure(matrix, title, label).savefig(buffer, format="png")
+    _figure(matrix, title, label, ends).savefig(buffer, format="png")
     return buffer.getvalue()
 
 
-def _figure(matrix: EfficacyMatrix, title: str, label: str) -> Figure:
+def _figure(
+    matrix: EfficacyMatrix, title: str, label: str, ends: Sequence[int] = ()
+) -> Figure:
     size = len(matrix.rows)
+    numbers = dict(enumerate(ends or range(1, size + 1)))
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
     axes.set_facecolor(_UNKNOWN)
@@ -52,10 +63,12 @@ def _figure(matrix: EfficacyMatrix, title: str, label: str) -> Figure:
         for row in matrix.rows
     ]
     image = axes.imshow(values, cmap=_COLOURS, vmin=0, vmax=100)
-    axes.set(title=title, xlabel="edits of round", ylabel="after round")
+    gaps = len(numbers) < max(numbers.values())
+    edits = "edits up to round, since the one before" if gaps else "edits of round"
+    axes.set(title=title, xlabel=edits, ylabel="after round")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=10, integer=True))
-        axis.set_major_formatter(lambda place, _: f"{place + 1:.0f}")
+        axis.set_major_formatter(lambda place, _: str(numbers.get(round(place), "")))
     if size <= _MOST_NUMBERS:
         for r, row in enumerate(matrix.rows):
             for s, value in enumerate(row):

@@ -49,3 +49,13 @@ def test_rounds_are_counted_from_one():
     axes = _figure(MATRIX, "a", "b").axes[0]
 
     assert axes.xaxis.get_major_formatter()(0, 0) == "1"
+
+
+def test_a_round_may_stand_for_several():
+    axes = _figure(MATRIX, "a", "b", ends=[25, 50, 75]).axes[0]
+    label = axes.yaxis.get_major_formatter()
+
+    assert [label(place, 0) for place in (-1.0, 0.0, 1.0, 2.0, 3.0)] == [
+        *("", "25", "50", "75", "")
+    ]
+    assert "up to round" in axes.get_xlabel()

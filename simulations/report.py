@@ -13,7 +13,7 @@ from flwr_collabedit.evaluation.report import Row, render_markdown, render_rich
 from flwr_collabedit.strategies import RoundReport
 from simulations.notices import notices, notices_in_short
 from simulations.pooled import PooledResult
-from simulations.round_figures import efficacy_matrix
+from simulations.round_figures import EfficacyByScoring
 from simulations.run_folder import RunFolder
 from simulations.run_tables import legend, run_tables
 from simulations.settings import ExperimentSettings
@@ -106,8 +106,8 @@ def print_report(path: Path, console: Console) -> None:
 def _draw_forgetting(path: Path, summary: dict[str, Any]) -> bool:
     """Draw the matrix of efficacies, if there is one; return whether it was drawn."""
     path.unlink(missing_ok=True)
-    matrix = efficacy_matrix(summary["rounds"])
-    if matrix is None:
+    scored = EfficacyByScoring.of(summary["rounds"])
+    if scored is None:
         return False
     try:
         from flwr_collabedit.evaluation.heat_map import draw_heat_map
@@ -115,7 +115,9 @@ def _draw_forgetting(path: Path, summary: dict[str, Any]) -> bool:
         log(INFO, "%s is not drawn. %s", path.name, error)
         return False
     draft = path.with_suffix(".draft")
-    draft.write_bytes(draw_heat_map(matrix, title="EA of each round's edits"))
+    ends = [rounds[-1] for rounds in scored.rounds]
+    picture = draw_heat_map(scored.matrix, title="EA of each round's edits", ends=ends)
+    draft.write_bytes(picture)
     draft.replace(path)
     return True
 

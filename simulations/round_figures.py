@@ -6,7 +6,8 @@ summary of an older run lacks is left out.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from flwr_collabedit.evaluation.forgetting import EfficacyMatrix
 
@@ -18,38 +19,62 @@ def kept(rounds: Sequence[Round]) -> list[Round]:
     return [report for report in rounds if not report.get("refused")]
 
 
-def efficacy_matrix(rounds: Sequence[Round]) -> EfficacyMatrix | None:
-    """Return EA, in percent, of each round's edits after each round.
+@dataclass(frozen=True)
+class EfficacyByScoring:
+    """EA of the edits between scorings, after each scoring.
 
-    Of an undone round neither row nor column is known: the model that was scored has
-    been given up, and the edits were never written. The matrix ends with the last round
-    that was kept.
+    Where every round is scored these are the edits of each round. Undone rounds are no
+    part of it: the model that was scored has been given up, and the edits were never
+    written.
 
-    Returns
-    -------
-    EfficacyMatrix or None
-        ``None`` unless two kept rounds were evaluated. Its rounds count as of equal
-        size; `overall_efficacy` weighs them by the edits that counted at the time.
+    Attributes
+    ----------
+    rounds : tuple of tuple of int
+        The rounds of each group; the last one's scoring is the group's own.
+    matrix : EfficacyMatrix
+        In percent. Its groups count as of equal size; `overall_efficacy` weighs them by
+        the edits that counted at the time.
     """
-    by_number = {report["server_round"]: report for report in kept(rounds)}
-    found = {
-        number: _efficacies(report, by_number) for number, report in by_number.items()
-    }
-    if sum(bool(row) for row in found.values()) < 2:
-        return None
-    return EfficacyMatrix.of(
-        [
-            [found.get(r, {}).get(s) for s in range(1, r + 1)]
-            for r in range(1, max(by_number) + 1)
+
+    rounds: tuple[tuple[int, ...], ...]
+    matrix: EfficacyMatrix
+
+    @classmethod
+    def of(cls, rounds: Sequence[Round]) -> Self | None:
+        """Return the figures; ``None`` unless two kept rounds were scored."""
+        groups = _groups(rounds)
+        if len(groups) < 2:
+            return None
+        by_number = {report["server_round"]: report for report in rounds}
+        return cls(
+            tuple(groups),
+            EfficacyMatrix.of(
+                [
+                    [_mean(by_number[own[-1]], group) for group in groups[: r + 1]]
+                    for r, own in enumerate(groups)
+                ]
+            ),
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """Each group's first and last round in words."""
+        return [
+            f"{own[0]}-{own[-1]}" if len(own) > 1 else f"round {own[0]}"
+            for own in self.rounds
         ]
-    )
 
 
-def first_round_efficacy(rounds: Sequence[Round]) -> dict[int, float]:
-    """Return EA of the first round's edits, in percent, after each kept round."""
-    by_number = {report["server_round"]: report for report in kept(rounds)}
-    found = {r: _efficacies(report, by_number) for r, report in by_number.items()}
-    return {r: row[1] for r, row in found.items() if 1 in row}
+def first_efficacy(rounds: Sequence[Round]) -> dict[int, float]:
+    """Return EA of the first edits, in percent, after each kept round.
+
+    They are those of the rounds up to the first scoring; where only the last round was
+    scored, those of the first round.
+    """
+    groups = _groups(rounds)
+    first = groups[0] if len(groups) > 1 else [r["server_round"] for r in rounds[:1]]
+    found = {r["server_round"]: _mean(r, first) for r in kept(rounds)}
+    return {number: value for number, value in found.items() if value is not None}
 
 
 def overall_efficacy(rounds: Sequence[Round]) -> dict[int, float]:
@@ -93,10 +118,10 @@ def end_figures(
     Returns
     -------
     dict
-        What is known of: ``first`` and ``all``, EA of the first round's and of all
-        edits, and ``perplexity`` and ``norm``, the increase of perplexity and the
-        largest one of a layer's L1 norm, in percent; ``kl`` in nats; ``undone``, the
-        number of such rounds.
+        What is known of: ``first``, see `first_efficacy`, and ``all``, EA of all
+        edits; ``forgetting``, the mean over the matrix's rounds; ``perplexity`` and
+        ``norm``, the increase of perplexity and the largest one of a layer's L1 norm,
+        in percent; ``kl`` in nats; ``undone``, the number of such rounds.
     """
     left = kept(rounds)
     found: dict[str, float | None] = {"undone": len(rounds) - len(left)}
@@ -104,8 +129,10 @@ def end_figures(
         last = left[-1]
         number, health = last["server_round"], last.get("health", {})
         growth = norm_growth(last, last.get("base_norms") or before)
+        scored = EfficacyByScoring.of(rounds)
         found |= {
-            "first": first_round_efficacy(rounds).get(number),
+            "forgetting": scored.matrix.mean_forgetting if scored else None,
+            "first": first_efficacy(rounds).get(number),
             "all": overall_efficacy(rounds).get(number),
             "norm": max(growth.values(), default=None),
             "kl": health.get("kl-to-base"),
@@ -122,10 +149,24 @@ def layer_of(parameter: str) -> str:
     return number[1] if number else parameter
 
 
-def _efficacies(report: Round, kept_numbers: Mapping[int, Round]) -> dict[int, float]:
-    """Return EA by round, without edits that were never written or do not count."""
-    return {
-        int(name): scores["EA"]
-        for name, scores in report.get("efficacy_by_round", {}).items()
-        if name.isdecimal() and int(name) in kept_numbers and "EA" in scores
-    }
+def _groups(rounds: Sequence[Round]) -> list[tuple[int, ...]]:
+    """Return the kept rounds from one scoring to the next, up to the last scoring."""
+    groups: list[tuple[int, ...]] = []
+    waiting: tuple[int, ...] = ()
+    for report in kept(rounds):
+        waiting = (*waiting, report["server_round"])
+        if any(name.isdecimal() for name in report.get("efficacy_by_round", {})):
+            groups.append(waiting)
+            waiting = ()
+    return groups
+
+
+def _mean(report: Round, numbers: Sequence[int]) -> float | None:
+    """Return EA of some rounds' edits that count, ``None`` if there are none."""
+    by_round = report.get("efficacy_by_round", {})
+    found = [by_round[str(number)] for number in numbers if str(number) in by_round]
+    total = sum(scores["edits"] for scores in found)
+    if not total:
+        return None
+    mean: float = sum(scores["edits"] * scores["EA"] for scores in found) / total
+    return mean

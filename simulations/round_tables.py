@@ -5,8 +5,8 @@ from statistics import fmean
 
 from flwr_collabedit.evaluation.report import Column, Row
 from simulations.round_figures import (
+    EfficacyByScoring,
     Round,
-    efficacy_matrix,
     norm_growth,
     overall_efficacy,
 )
@@ -111,44 +111,42 @@ def _declarations(rounds: Sequence[Round], names: Sequence[str]) -> RoundTable |
 
 
 def _efficacies(rounds: Sequence[Round]) -> RoundTable | None:
-    matrix = efficacy_matrix(rounds)
-    if matrix is None:
+    scored = EfficacyByScoring.of(rounds)
+    if scored is None:
         return None
-    shown = range(1, len(matrix.rows) + 1)
-    if len(shown) > _MOST_COLUMNS:
-        shown = range(1, 2)
+    names = scored.names if len(scored.names) <= _MOST_COLUMNS else scored.names[:1]
     overall = overall_efficacy(rounds)
     rows: list[Row] = [
         {
-            "round": str(r),
-            **{str(s): row[s - 1] for s in shown if s <= r},
-            "all": overall.get(r),
+            "round": str(group[-1]),
+            **dict(zip(names, row, strict=False)),
+            "all": overall.get(group[-1]),
         }
-        for r, row in enumerate(matrix.rows, start=1)
-        if any(value is not None for value in row)
+        for group, row in zip(scored.rounds, scored.matrix.rows, strict=True)
     ]
     columns = (
         Column("round", "after round", "text"),
-        *(Column(str(s), f"round {s}'s") for s in shown),
+        *(Column(name, name) for name in names),
         Column("all", "all so far"),
     )
     return ("EA of earlier rounds' edits", columns, rows, "")
 
 
 def _forgetting(rounds: Sequence[Round]) -> RoundTable | None:
-    matrix = efficacy_matrix(rounds)
-    if matrix is None:
+    scored = EfficacyByScoring.of(rounds)
+    if scored is None:
         return None
+    matrix = scored.matrix
     known = [value for value in matrix.last_row if value is not None]
     row: Row = {
         "first": matrix.last_row[0],
-        "all": overall_efficacy(rounds).get(len(matrix.rows)),
+        "all": overall_efficacy(rounds).get(scored.rounds[-1][-1]),
         "mean": fmean(known) if known else None,
         "loss": matrix.mean_loss,
         "forgetting": matrix.mean_forgetting,
     }
     columns = (
-        Column("first", "round 1's"),
+        Column("first", scored.names[0]),
         Column("all", "all edits"),
         Column("mean", "mean of rounds"),
         Column("loss", "mean loss"),

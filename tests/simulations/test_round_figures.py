@@ -4,9 +4,9 @@ import pytest
 from fake_rounds import fake_round, old_round
 
 from simulations.round_figures import (
-    efficacy_matrix,
+    EfficacyByScoring,
     end_figures,
-    first_round_efficacy,
+    first_efficacy,
     kept,
     layer_of,
     norm_growth,
@@ -14,20 +14,29 @@ from simulations.round_figures import (
 )
 
 
+def matrix(*rounds):
+    return EfficacyByScoring.of(rounds).matrix.rows
+
+
 def test_the_matrix_has_each_rounds_edits_after_each_round():
-    matrix = efficacy_matrix(
-        [fake_round(1, 100.0), fake_round(2, 80.0, 90.0), fake_round(3, 50.0, 60.0, 70)]
+    rounds = [fake_round(1, 100.0), fake_round(2, 80.0, 90.0)]
+    last = fake_round(3, 50.0, 60.0, 70.0)
+
+    assert matrix(*rounds, last) == ((100.0,), (80.0, 90.0), (50.0, 60.0, 70.0))
+    assert EfficacyByScoring.of(rounds).names == ["round 1", "round 2"]
+
+
+def test_rounds_between_scorings_are_one_group_weighed_by_its_edits():
+    scored = fake_round(4, 50.0, 60.0, 70.0, 90.0)
+    scored["efficacy_by_round"]["3"]["edits"] = 6
+    found = EfficacyByScoring.of(
+        [fake_round(1), fake_round(2, 80.0, 90.0), fake_round(3), scored]
     )
 
-    assert matrix.rows == ((100.0,), (80.0, 90.0), (50.0, 60.0, 70.0))
-
-
-def test_a_round_that_was_not_evaluated_has_an_unknown_row():
-    matrix = efficacy_matrix(
-        [fake_round(1), fake_round(2, 80.0, 90.0), fake_round(3, 50.0, 60.0, 70.0)]
-    )
-
-    assert matrix.rows == ((None,), (80.0, 90.0), (50.0, 60.0, 70.0))
+    assert found.rounds == ((1, 2), (3, 4))
+    assert found.names == ["1-2", "3-4"]
+    # (50 + 60) / 2 and (6 * 70 + 2 * 90) / 8
+    assert found.matrix.rows == ((85.0,), (55.0, 75.0))
 
 
 def test_an_undone_round_has_neither_row_nor_column():
@@ -38,27 +47,40 @@ def test_an_undone_round_has_neither_row_nor_column():
         fake_round(3, 80.0, 0.0, 70.0),
     ]
 
-    assert efficacy_matrix(rounds).rows == ((100.0,), (None, None), (80.0, None, 70.0))
-    assert first_round_efficacy(rounds) == {1: 100.0, 3: 80.0}
+    assert matrix(*rounds) == ((100.0,), (80.0, 70.0))
+    assert EfficacyByScoring.of(rounds).rounds == ((1,), (3,))
+    assert first_efficacy(rounds) == {1: 100.0, 3: 80.0}
     assert overall_efficacy(rounds) == {1: 100.0, 3: 50.0}
 
 
-def test_the_matrix_ends_with_the_last_round_that_was_kept():
+def test_the_first_edits_are_those_of_the_first_round_that_was_kept():
     rounds = [
-        fake_round(1, 100.0),
-        fake_round(2, 80.0, 90.0),
-        fake_round(3, 10.0, 10.0, 99.0, refused="too much"),
+        fake_round(1, 100.0, refused="too much"),
+        fake_round(2, 0.0, 90.0),
+        fake_round(3, 0.0, 80.0, 70.0),
     ]
 
-    assert efficacy_matrix(rounds).last_row == (80.0, 90.0)
+    assert first_efficacy(rounds) == {2: 90.0, 3: 80.0}
 
 
-def test_edits_that_do_not_count_are_no_rounds_edits():
-    first = fake_round(1, 100.0)
-    second = fake_round(2, 80.0, 90.0)
-    second["efficacy_by_round"]["inactive"] = {"EA": 1.0, "edits": 1}
+def test_the_matrix_ends_with_the_last_round_that_was_kept():
+    undone = fake_round(3, 10.0, 10.0, 99.0, refused="too much")
 
-    assert efficacy_matrix([first, second]).last_row == (80.0, 90.0)
+    assert matrix(fake_round(1, 100.0), fake_round(2, 80.0, 90.0), undone)[-1] == (
+        *(80.0, 90.0),
+    )
+
+
+def test_edits_that_were_all_withdrawn_are_unknown():
+    rounds = fake_round(1, 100.0), fake_round(2, None, 90.0)
+    rounds[1]["efficacy_by_round"]["inactive"] = {"EA": 1.0, "edits": 2}
+
+    assert matrix(*rounds) == ((100.0,), (None, 90.0))
+    assert first_efficacy(rounds) == {1: 100.0}
+
+
+def test_where_only_the_end_was_scored_the_first_edits_are_the_first_rounds():
+    assert first_efficacy([fake_round(1), fake_round(2, 80.0, 90.0)]) == {2: 80.0}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +95,7 @@ def test_edits_that_do_not_count_are_no_rounds_edits():
     ids=["none", "one", "one evaluated", "one kept", "old"],
 )
 def test_less_than_two_evaluated_rounds_give_no_matrix(rounds):
-    assert efficacy_matrix(rounds) is None
+    assert EfficacyByScoring.of(rounds) is None
 
 
 def test_growth_is_that_of_l1_norms_in_percent_of_the_unedited_models():
@@ -99,6 +121,7 @@ def test_the_end_is_the_last_round_that_was_kept():
 
     assert end_figures([fake_round(1, 100.0), good, bad], {}) == {
         "undone": 1,
+        "forgetting": 20.0,
         "first": 80.0,
         "all": 85.0,
         "norm": pytest.approx(30.0),

@@ -81,7 +81,7 @@ def test_a_short_run_shows_what_is_left_of_every_round():
     rounds = [fake_round(1, 100.0), fake_round(2, 80.0, 90.0)]
 
     assert shown(rounds, "EA of earlier rounds' edits") == [
-        ["after round", "round 1's", "round 2's", "all so far"],
+        ["after round", "round 1", "round 2", "all so far"],
         ["1", "100.0", ABSENT, "100.0"],
         ["2", "80.0", "90.0", "85.0"],
     ]
@@ -89,12 +89,24 @@ def test_a_short_run_shows_what_is_left_of_every_round():
 
 def test_a_long_run_shows_what_is_left_of_the_first_round_and_of_all():
     rounds = [fake_round(r, *[100.0 - r] * r) for r in range(1, 8)]
-    rounds[4] = fake_round(5)
-
     table = shown(rounds, "EA of earlier rounds' edits")
-    assert table[0] == ["after round", "round 1's", "all so far"]
-    assert [row[0] for row in table[1:]] == ["1", "2", "3", "4", "6", "7"]
+    assert table[0] == ["after round", "round 1", "all so far"]
+    assert [row[0] for row in table[1:]] == ["1", "2", "3", "4", "5", "6", "7"]
     assert table[-1] == ["7", "93.0", "93.0"]
+
+
+def test_rounds_between_scorings_are_shown_together():
+    rounds = [
+        *(fake_round(1), fake_round(2, 80.0, 90.0)),
+        *(fake_round(3), fake_round(4, 50.0, 60.0, 70.0, 70.0)),
+    ]
+
+    assert shown(rounds, "EA of earlier rounds' edits") == [
+        ["after round", "1-2", "3-4", "all so far"],
+        ["2", "85.0", ABSENT, "85.0"],
+        ["4", "55.0", "70.0", "62.5"],
+    ]
+    assert shown(rounds, "EA in the end, and forgetting")[0][0] == "1-2"
 
 
 def test_forgetting_is_summed_up_in_one_row():

@@ -87,6 +87,23 @@ def test_the_heat_map_is_drawn_beside_the_report_that_shows_it(tmp_path):
     assert not list(tmp_path.glob("*.draft"))
 
 
+def test_the_heat_map_numbers_rounds_by_their_scorings(tmp_path, monkeypatch):
+    heat_map = pytest.importorskip("flwr_collabedit.evaluation.heat_map")
+    asked = {}
+
+    def draw(matrix, **options):
+        asked.update(options, rows=matrix.rows)
+        return b"picture"
+
+    monkeypatch.setattr(heat_map, "draw_heat_map", draw)
+    undone = fake_round(2, 1.0, 1.0, refused="too much")
+    written(tmp_path, [TWO_ROUNDS[0], undone, fake_round(3, 80.0, 0.0, 90.0)])
+
+    assert asked["ends"] == [1, 3]
+    assert asked["rows"] == ((100.0,), (80.0, 90.0))
+    assert (tmp_path / "forgetting.png").read_bytes() == b"picture"
+
+
 def test_one_round_has_no_heat_map_and_none_stays_of_another_run(tmp_path):
     (tmp_path / "forgetting.png").write_bytes(b"old")
 

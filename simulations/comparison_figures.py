@@ -1,19 +1,23 @@
 """A comparison's figures, each only where the runs vary in what it shows."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from flwr_collabedit.evaluation.intervals import Estimate
 from flwr_collabedit.evaluation.plots import Panel, Series, draw_bars, draw_lines
-from simulations.comparison import BEFORE, SEED, Comparison, Group
+from simulations.comparison import BEFORE, Comparison, Group
+from simulations.comparison_rounds import (
+    INTERVALS,
+    Drawing,
+    draw_efficacy,
+    draw_norms,
+    per_run_lines,
+)
 from simulations.finished_runs import FinishedRun
+from simulations.round_figures import layer_of
 
 EDITS, CLIENTS = "num-edits", "num-clients"
 
-_INTERVALS = "Error bars: 95 % interval over seeds"
-_MOST_LAYERS = 3
 _KIB = 1024
 _SCORES = {
     "Score": "Score",
@@ -45,12 +49,12 @@ def pictures(comparison: Comparison) -> Iterator[Picture]:
         comparison, "bytes_against_edits", "Upload against edits", _bytes, axis=EDITS
     )
     yield from _for_facets(
-        comparison, "norm_over_rounds", "L1 norm over rounds", _norms
+        comparison, "norm_over_rounds", "L1 norm over rounds", draw_norms
     )
-
-
-Drawing = tuple[str, bytes]
-"""Caption and PNG."""
+    yield from _for_facets(
+        *(comparison, "efficacy_over_rounds"),
+        *("What later rounds did to earlier edits", draw_efficacy),
+    )
 
 
 def _for_facets(
@@ -82,7 +86,7 @@ def _against(comparison: Comparison, axis: str, x_label: str) -> Iterator[Pictur
             )
             for score, title in _SCORES.items()
         ]
-        caption = f"{_INTERVALS}; dashed: one party with all the edits."
+        caption = f"{INTERVALS}; dashed: one party with all the edits."
         return caption, draw_lines(panels)
 
     name = f"score_against_{axis.removeprefix('num-')}"
@@ -101,13 +105,13 @@ def _success(groups: Sequence[Group]) -> Drawing | None:
     ]
     caption = (
         "Score is the harmonic mean of the other three. "
-        f"{_INTERVALS}; hatched: one party with all the edits."
+        f"{INTERVALS}; hatched: one party with all the edits."
     )
     return caption, draw_bars(panels)
 
 
 def _gaps(groups: Sequence[Group]) -> Drawing | None:
-    series = _per_run_lines(groups, _layer_gaps)
+    series = per_run_lines(groups, _layer_gaps)
     if not series:
         return None
     panel = Panel(
@@ -115,7 +119,7 @@ def _gaps(groups: Sequence[Group]) -> Drawing | None:
     )
     caption = (
         "Frobenius norm of merged minus pooled delta, divided by that of the pooled "
-        f"one, by edited layer. {_INTERVALS}."
+        f"one, by edited layer. {INTERVALS}."
     )
     return caption, draw_lines([panel])
 
@@ -125,32 +129,6 @@ def _bytes(groups: Sequence[Group]) -> Drawing:
     panel = Panel("Upload", "number of edits", "upload a client, KiB", lines)
     caption = "Array bytes that one client sends in all rounds, mean over clients."
     return caption, draw_lines([panel])
-
-
-def _norms(groups: Sequence[Group]) -> Drawing | None:
-    runs = [run for group in groups for run in group.runs]
-    if max(len(run.summary["rounds"]) for run in runs) < 2:
-        return None
-    names = dict.fromkeys(k for run in runs for k in run.rounds[-1]["weight_norms"])
-    weights = [name for name in names if name.startswith("l1/")]
-    if not weights:
-        return None
-    panels = [
-        Panel(
-            f"layer {_layer(weight)}",
-            "round",
-            "L1 norm / its first value",
-            _per_run_lines(groups, _growth(weight)),
-        )
-        for weight in weights[:_MOST_LAYERS]
-    ]
-    more = len(weights) - len(panels)
-    rest = f" {more} further layers are not shown." if more else ""
-    caption = (
-        "L1 norm of each edited weight after a round, as a multiple of the first one "
-        f"recorded; round 0 is the unedited model. {_INTERVALS}.{rest}"
-    )
-    return caption, draw_lines(panels)
 
 
 def _lines(
@@ -167,24 +145,6 @@ def _lines(
         Series(method, dict(sorted(line.items())), reference_for)
         for (method, reference_for), line in points.items()
     ]
-
-
-def _per_run_lines(
-    groups: Sequence[Group], points: Callable[[FinishedRun], dict[Any, float]]
-) -> list[Series]:
-    """Return a line for every method that has points, each over its seeds."""
-    found = [Series(group.method, _over_seeds(group.runs, points)) for group in groups]
-    return [series for series in found if series.points]
-
-
-def _over_seeds(
-    runs: Sequence[FinishedRun], points: Callable[[FinishedRun], dict[Any, float]]
-) -> dict[Any, Estimate]:
-    found: dict[Any, dict[int, float]] = {}
-    for run in runs:
-        for x, value in points(run).items():
-            found.setdefault(x, {})[run.settings[SEED]] = value
-    return {x: Estimate.of(list(seeds.values())) for x, seeds in found.items()}
 
 
 def _bars(group: Group, names: Sequence[str]) -> Series:
@@ -204,22 +164,4 @@ def _upload(group: Group) -> Estimate | None:
 
 def _layer_gaps(run: FinishedRun) -> dict[str, float]:
     found: dict[str, float] = run.summary["gap_to_pooled"]
-    return {_layer(name): gap for name, gap in found.items()}
-
-
-def _growth(weight: str) -> Callable[[FinishedRun], dict[float, float]]:
-    def growth(run: FinishedRun) -> dict[float, float]:
-        norms = {
-            float(line["server_round"]): line["weight_norms"][weight]
-            for line in run.rounds
-            if weight in line["weight_norms"]
-        }
-        first = next(iter(norms.values()), 1.0)
-        return {number: norm / first for number, norm in norms.items()}
-
-    return growth
-
-
-def _layer(parameter: str) -> str:
-    number = re.search(r"\.(\d+)\.", parameter)
-    return number[1] if number else parameter
+    return {layer_of(name): gap for name, gap in found.items()}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from flwr_collabedit.evaluation.intervals import Estimate
 from flwr_collabedit.evaluation.report import Column, Row
 from simulations.comparison import BEFORE, Comparison, Group
+from simulations.comparison_later import later_columns, later_figures
 from simulations.comparison_personal import PERSONAL_COLUMNS, personal_figures
 from simulations.comparison_words import shown_value
 from simulations.pooled_share import pooled_share
@@ -22,6 +23,9 @@ NOTE = (
     "edits reaches: the method's own pooled reference, or the only one beside it. "
     "Personal models: received are others' facts, written from their vectors; saved "
     "are the gradient steps that those would have cost again. "
+    "Later rounds: after the last one that was not undone; the first edits are those "
+    "up to the first scoring, forgetting is what EA has lost since it was best, the "
+    "L1 norm is that of the layer that has grown most. "
     "Rows are ordered by accuracy Score. Seconds are of the whole run with its pooled "
     "reference; the first run of a sweep that needs some targets optimises them, the "
     "others read them."
@@ -70,6 +74,12 @@ def tables(comparison: Comparison) -> list[Table]:
     rows = [{**_place(group), **row} for group, row in personal if row is not None]
     if rows:
         found.insert(1, ("Personal models", [*first, *PERSONAL_COLUMNS], rows))
+    later = [(group, later_figures(group)) for group in ordered]
+    rows = [{**_place(group), **row} for group, row in later if row is not None]
+    if rows:
+        found.insert(
+            -1, ("What later rounds did", [*first, *later_columns(rows)], rows)
+        )
     if comparison.method_settings:
         columns = [
             Column(n, n, "text") for n in ("method", *comparison.method_settings)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fake_runs
 import pytest
+from fake_rounds import fake_round, old_round
 
 from flwr_collabedit.errors import ConfigurationError
 from simulations.comparison import compare
@@ -169,6 +170,75 @@ def test_without_personal_models_there_is_no_table_of_them(study):
     titles = [title for title, _, _ in tables(compare(read_runs([study])))]
 
     assert "Personal models" not in titles
+
+
+@pytest.fixture
+def add_long_run(add_run):
+    def add(method, *rounds, **settings):
+        folder = add_run(method, 80, **settings)
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["rounds"] = [*rounds]
+        (folder / "summary.json").write_text(json.dumps(summary))
+        return folder
+
+    return add
+
+
+def last_round(first, perplexity):
+    return fake_round(
+        *(2, first, 90.0),
+        health={"perplexity": perplexity, "base-perplexity": 10.0, "kl-to-base": 0.001},
+        weight_norms={"l1/h.3.w": 11.0, "l1/h.4.w": 12.5},
+        base_norms={"l1/h.3.w": 10.0, "l1/h.4.w": 10.0},
+    )
+
+
+def test_what_later_rounds_did_is_shown_over_seeds(add_long_run, tmp_path):
+    for seed, first in ((0, 60.0), (1, 80.0)):
+        last = last_round(first, 10.5)
+        add_long_run("D4S", fake_round(1, 100.0), last, seed=seed)
+
+    [row] = table(compare(read_runs([tmp_path])), "What later rounds did")
+
+    assert row == {
+        "method": "D4S",
+        # 12.706 * 14.14 / sqrt(2), and half of it
+        "first": "70.0 ± 127.1",
+        "all": "80.0 ± 63.5",
+        "forgetting": "30.0 ± 127.1",
+        "norm": "+25.0 ± 0.0",
+        "perplexity": "+5.00 ± 0.00",
+        "kl": "1.0e-03 ± 0.0e+00",
+    }
+
+
+def test_an_undone_last_round_is_counted_and_does_not_end_a_run(add_long_run, tmp_path):
+    undone = fake_round(3, 1.0, 1.0, 1.0, refused="too much")
+    add_long_run("D4S", fake_round(1, 100.0), last_round(60.0, 10.5), undone)
+
+    [row] = table(compare(read_runs([tmp_path])), "What later rounds did")
+
+    assert (row["first"], row["all"], row["undone"]) == ("60.0", "75.0", "1.0")
+
+
+def test_old_runs_show_what_they_have_of_later_rounds(add_long_run, tmp_path):
+    folder = add_long_run("old", old_round(1), old_round(2))
+    lines = [old_round(0), old_round(1), old_round(2)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "rounds.jsonl").write_text(text)
+
+    comparison = compare(read_runs([tmp_path]))
+
+    [row] = table(comparison, "What later rounds did")
+    assert row == {"method": "old", "all": "80.0", "norm": "+20.0"}
+    [columns] = [c for t, c, _ in tables(comparison) if t == "What later rounds did"]
+    assert [column.key for column in columns] == ["method", "all", "norm"]
+
+
+def test_runs_of_one_round_have_no_later_rounds(study):
+    titles = [title for title, _, _ in tables(compare(read_runs([study])))]
+
+    assert "What later rounds did" not in titles
 
 
 def test_damage_is_what_the_unedited_model_had_more(study):

@@ -155,7 +155,7 @@ def _groups(rounds: Sequence[Round]) -> list[tuple[int, ...]]:
     waiting: tuple[int, ...] = ()
     for report in kept(rounds):
         waiting = (*waiting, report["server_round"])
-        if any(name.isdecimal() for name in report.get("efficacy_by_round", {})):
+        if report.get("efficacy_by_round"):
             groups.append(waiting)
             waiting = ()
     return groups

@@ -44,6 +44,13 @@ def test_health_is_shown_against_the_unedited_model():
     ]
 
 
+def test_norms_are_shown_where_no_text_was_measured():
+    assert shown([fake_round(1, **NORMS)], "Health of the model") == [
+        ["round", "L1 of layers 3, 4, %"],
+        ["1", "+20.0, -5.0"],
+    ]
+
+
 def test_warnings_are_counted_and_undone_rounds_are_marked():
     rounds = [
         fake_round(1, health=HEALTH),

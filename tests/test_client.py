@@ -5,19 +5,17 @@ import copy
 import numpy as np
 import pytest
 import torch
+from asking import MEMIT, instruction, zeros
 from pico import pico_language_model
 
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
-from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.errors import ConfigurationError, PayloadError, SecondMomentError
-from flwr_collabedit.instruction import Instruction
 from flwr_collabedit.models.fingerprint import describe
-from flwr_collabedit.payloads import array_keys, digest, to_record
+from flwr_collabedit.payloads import array_keys
 
-MEMIT = MemitConfig(layers=(0, 1), num_gradient_steps=3, second_moment_weight=20.0)
 CASE = EvaluationCase(
     request=EditRequest(
         case_id=1, prompt="The capital of {} is", subject="France", target_new="Rome"
@@ -33,27 +31,6 @@ def lm():
 
 def client(lm, folder, cases=(CASE,)):
     return EditingClient(lm, [list(cases)], name="client-0", state_folder=folder)
-
-
-def zeros(lm):
-    return [np.zeros(shape) for shape in describe(lm, MEMIT.layers).shapes.values()]
-
-
-def instruction(lm, arrays, **changes):
-    model = describe(lm, MEMIT.layers)
-    keys = [f"{name}/delta" for name in model.parameters]
-    fields = {
-        "server_round": 1,
-        "round_id": digest(to_record(keys, arrays)),
-        "fingerprint": model.fingerprint,
-        "parameters": model.parameters,
-        "measured": model.parameters[:1],
-        "wire_dtype": "float64",
-        "hyperparameters": MEMIT.to_json(),
-        "contexts": ContextTemplates().to_json(),
-        **changes,
-    }
-    return Instruction(**fields).to_config()
 
 
 def state_of(lm):

@@ -1,6 +1,7 @@
 """The run folder: what a simulation writes, each file whole or not at all."""
 
 import json
+import math
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -12,11 +13,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import flwr_collabedit
+from flwr_collabedit.errors import CheckpointError
 from flwr_collabedit.fact_tags import TagKey
 
 CHECKPOINTS = "checkpoints"
 """The folder, in a run folder, of the server's states."""
 
+# Settings of what is reported or where; all others decide on the weights.
+_MAY_CHANGE = {
+    *("resume", "output-folder", "cache-folder", "device", "threads-per-client"),
+    *("checkpoints", "pooled-reference", "evaluate-every", "evaluate-before"),
+    *("health-texts", "health-samples"),
+    *("warn-perplexity-increase", "warn-norm-increase"),
+}
 _PACKAGES = ("flwr-collabedit", "flwr", "torch", "transformers", "datasets", "ray")
 
 
@@ -45,7 +54,14 @@ class RunFolder:
         """Write the resolved settings and what the run was made with.
 
         With ``resume`` what an interrupted run has written stays.
+
+        Raises
+        ------
+        CheckpointError
+            If that was a run of other settings; nothing is written then.
         """
+        if resume:
+            self._check_same(settings)
         for name in ("summary.json", "report.md"):
             (self.path / name).unlink(missing_ok=True)
         if not resume:
@@ -60,6 +76,19 @@ class RunFolder:
             "settings.json",
             {"settings": settings, "packages": made_with, "commit": git_commit()},
         )
+
+    def _check_same(self, settings: Mapping[str, Any]) -> None:
+        path = self.path / "settings.json"
+        if not path.exists():
+            return
+        before = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        for name in settings:
+            if name not in _MAY_CHANGE and settings[name] != before.get(name):
+                raise CheckpointError(
+                    f"The run in {self.path} has {name} = {before.get(name)!r}, found "
+                    f"{settings[name]!r}. Go on with the same settings, or start "
+                    "another run in a folder of its own."
+                )
 
     def client_state(self, name: str) -> Path:
         """Return the folder that a client calls its own."""
@@ -80,15 +109,31 @@ class RunFolder:
         draft.replace(self.path / name)
 
     def append_round(self, report: Mapping[str, Any]) -> None:
-        """Add one line to the rounds' metrics."""
-        with self.rounds.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(report) + "\n")
+        """Add one line to the rounds' metrics, after those of the rounds before.
+
+        A run that was interrupted may have told of rounds that it does again, or have
+        got half-way through a line.
+        """
+        lines = []
+        if self.rounds.exists():
+            lines = self.rounds.read_text(encoding="utf-8").splitlines()
+        earlier = [line for line in lines if _round_of(line) < report["server_round"]]
+        text = "\n".join([*earlier, json.dumps(report)])
+        self.write_text(self.rounds.name, text + "\n")
 
     def write_deltas(self, name: str, deltas: Mapping[str, Tensor]) -> None:
         """Write cumulative deltas, ``(d_value, d_key)`` float64, by parameter name."""
         draft = self.path / f"{name}.draft"
         save_file({key: delta.contiguous() for key, delta in deltas.items()}, draft)
         draft.replace(self.path / name)
+
+
+def _round_of(line: str) -> float:
+    """Return whose line this is; of half a line, a round after all others."""
+    try:
+        return float(json.loads(line)["server_round"])
+    except ValueError:
+        return math.inf
 
 
 def git_commit() -> str:

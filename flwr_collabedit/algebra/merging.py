@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flwr_collabedit.algebra.matrices import as_float64
+from flwr_collabedit.algebra.running_sum import RunningSum
 from flwr_collabedit.errors import ConfigurationError, MatrixError
 
 # Yadav et al., 2023, https://arxiv.org/abs/2306.01708: what they use where no
@@ -22,6 +23,8 @@ TASK_ARITHMETIC_SCALE = 1.0
 class WeightedSum:
     """A running ``sum_i w_i Delta_i``: clients' deltas can be dropped once added.
 
+    Their order does not show, see `flwr_collabedit.algebra.running_sum`.
+
     Parameters
     ----------
     d_value, d_key : int
@@ -29,8 +32,13 @@ class WeightedSum:
     """
 
     def __init__(self, d_value: int, d_key: int) -> None:
-        self.total = torch.zeros(d_value, d_key, dtype=torch.float64)
+        self._sum = RunningSum.of(torch.zeros(d_value, d_key, dtype=torch.float64))
         self.weight = 0.0
+
+    @property
+    def total(self) -> Tensor:
+        """The sum, ``(d_value, d_key)``, float64."""
+        return self._sum.total
 
     def add(self, delta: Tensor, weight: float = 1.0) -> None:
         """Add ``weight`` times a delta.
@@ -42,7 +50,7 @@ class WeightedSum:
         """
         d_value, d_key = self.total.shape
         delta = as_float64("delta", delta, shape=(d_value, d_key))
-        self.total += weight * delta.to(self.total.device)
+        self._sum = self._sum.plus(weight * delta.to(self.total.device))
         self.weight += weight
 
     def mean(self) -> Tensor:
@@ -106,12 +114,12 @@ def ties(
         kept.append(_trim(as_float64("delta", delta), density))
         total.add(kept[-1])
     elected = 2.0 * (total.total >= 0).double() - 1.0
-    agreeing, count = torch.zeros_like(elected), torch.zeros_like(elected)
+    agreeing, count = WeightedSum(d_value, d_key), torch.zeros_like(elected)
     for delta in kept:
         agrees = delta.sign() == elected  # never where an entry is zero
-        agreeing += torch.where(agrees, delta, 0.0)
+        agreeing.add(torch.where(agrees, delta, 0.0))
         count += agrees
-    return scale * agreeing / count.clamp(min=1)
+    return scale * agreeing.total / count.clamp(min=1)
 
 
 def check_density(density: float) -> None:

@@ -101,6 +101,15 @@ class MergeDeltasStrategy(EditStrategy):
                 "Use 'local' or 'frozen'."
             )
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What must be the same for a run to go on from a checkpoint."""
+        return {
+            **super().identity,
+            "layer schedule": self.layer_schedule,
+            "residual split": self.residual_split,
+        }
+
     @abstractmethod
     def merger(self, shape: tuple[int, int]) -> Merger:
         """Return what merges the deltas, ``(d_value, d_key)``, of one weight."""

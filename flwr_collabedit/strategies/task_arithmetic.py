@@ -39,6 +39,11 @@ class TaskArithmetic(MergeDeltasStrategy):
             raise ConfigurationError(f"Expected a scale above 0, found {scale}.")
         self.scale = scale
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What must be the same for a run to go on from a checkpoint."""
+        return {**super().identity, "scale": str(self.scale)}
+
     def merger(self, shape: tuple[int, int]) -> Merger:
         """Return a sum that is scaled at the end."""
         return SumMerger(

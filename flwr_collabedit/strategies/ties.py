@@ -50,6 +50,12 @@ class TiesMerging(MergeDeltasStrategy):
             raise ConfigurationError(f"Expected a scale above 0, found {scale}.")
         self.density, self.scale = density, scale
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What must be the same for a run to go on from a checkpoint."""
+        own = {"density": str(self.density), "scale": str(self.scale)}
+        return {**super().identity, **own}
+
     def merger(self, shape: tuple[int, int]) -> Merger:
         """Return a merger that holds all deltas in the dtype in which they came."""
         dtype = torch.float32 if self.options.wire_dtype == "float32" else torch.float64

@@ -283,6 +283,14 @@ def test_figures_are_drawn_for_what_varies_only(study, add_run):
     }
 
 
+def test_runs_of_several_rounds_are_followed_over_them(add_long_run, tmp_path):
+    add_long_run("D4S", fake_round(1, 100.0), last_round(60.0, 10.5))
+    write_comparison([tmp_path / "sweep"])
+    drawn = {path.stem for path in (tmp_path / "sweep/report_figures").iterdir()}
+
+    assert {"efficacy_over_rounds_0", "norm_over_rounds_0"} <= drawn
+
+
 def test_the_markdown_refers_to_its_figures(study):
     write_comparison([study])
 

@@ -84,3 +84,28 @@ def test_the_slots_columns_are_explained_where_there_are_slots(summary):
     for report in summary["rounds"]:
         report["mediator"] = {}
     assert "saved:" not in legend(summary)
+
+
+def test_an_undone_round_is_marked(summary):
+    summary["rounds"][1]["refused"] = "too much"
+
+    assert [row["round"] for row in rows(summary, "Rounds")] == ["1", "2 undone"]
+
+
+@pytest.mark.parametrize(
+    ("presence", "shown"), [("answer", ["present", "left-out"]), ("", ["left-out"])]
+)
+def test_present_edits_are_shown_where_they_are_looked_for(summary, presence, shown):
+    summary["settings"] = {"presence": presence}
+    summary["rounds"][0]["declared"] = {"present": 0, "left-out": 1}
+
+    [columns] = [c for t, c, _ in run_tables(summary) if t == "Declarations"]
+
+    assert [column.key for column in columns[1:]] == shown
+
+
+def test_the_tables_over_rounds_are_explained_where_there_are_any(summary):
+    assert "Perplexity" not in legend(summary)
+    summary["rounds"][0]["health"] = {"perplexity": 2.5}
+
+    assert "Perplexity" in legend(summary)

@@ -140,7 +140,9 @@ class PersonalEditing:
             statistics = re_edit_statistics(reused, name, share, own)
             weight = self.memit.second_moment_weight
             prior = self.second_moments[name].cpu().double() * weight
-            deltas[name] = own + solve_update(statistics, prior)
+            # Own edits are to stay what they are, as all that the model knew before.
+            kept = model.own.keys[name].double()
+            deltas[name] = own + solve_update(statistics, prior + kept @ kept.T)
             residuals[name] = share * reused.delta.T - own @ reused.keys[name]
             left = share * reused.delta.T - deltas[name] @ reused.keys[name]
             before += float(residuals[name].square().sum())

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from flwr_collabedit.evaluation.intervals import Estimate
 from flwr_collabedit.evaluation.report import Column, Row
 from simulations.comparison import BEFORE, Comparison, Group
+from simulations.comparison_conflicts import CONFLICT_COLUMNS, conflict_figures
 from simulations.comparison_later import later_columns, later_figures
 from simulations.comparison_personal import PERSONAL_COLUMNS, personal_figures
 from simulations.comparison_words import shown_value
@@ -80,6 +81,10 @@ def tables(comparison: Comparison) -> list[Table]:
         found.insert(
             -1, ("What later rounds did", [*first, *later_columns(rows)], rows)
         )
+    contested = [(group, conflict_figures(group)) for group in ordered]
+    rows = [{**_place(group), **row} for group, row in contested if row is not None]
+    if rows:
+        found.insert(1, ("Contradicting edits", [*first, *CONFLICT_COLUMNS], rows))
     if comparison.method_settings:
         columns = [
             Column(n, n, "text") for n in ("method", *comparison.method_settings)

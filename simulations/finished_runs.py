@@ -8,6 +8,7 @@ from typing import Any
 
 from flwr_collabedit.errors import ConfigurationError, shorten
 from simulations.cell_process import SUMMARY
+from simulations.round_figures import kept
 
 METHOD_FILE = "method.json"
 """Holds the name that a sweep file gives to a cell's method."""
@@ -37,9 +38,15 @@ class FinishedRun:
 
     @property
     def scores(self) -> Mapping[str, float]:
-        """The scores over all edits after the last round."""
-        last: Mapping[str, float] = self.summary["rounds"][-1]["evaluation"]
-        return last
+        """The scores over all edits after the last round that was not undone."""
+        return final_scores(self.summary)
+
+
+def final_scores(summary: Mapping[str, Any]) -> Mapping[str, float]:
+    """Return the scores after the last round that was not undone, if there is one."""
+    rounds = kept(summary["rounds"])
+    last: Mapping[str, float] = rounds[-1]["evaluation"] if rounds else {}
+    return last
 
 
 def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:

@@ -17,7 +17,14 @@ RoundTable = tuple[str, tuple[Column, ...], list[Row], str]
 # Up to this many rounds there is room for a column each in 80 characters.
 _MOST_COLUMNS = 6
 _ROUND = Column("round", "round", "text")
-_DECLARED = ("present", "conflicts", "overlaps", "left-out", "withdrawn")
+_DECLARED = (
+    "present",
+    "conflicts",
+    "overlaps",
+    "left-out",
+    "withdrawn",
+    "overruled",
+)
 
 
 def round_tables(

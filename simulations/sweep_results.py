@@ -10,6 +10,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from simulations.cell_process import SUMMARY
+from simulations.finished_runs import final_scores
 from simulations.sweep_file import Cell, varying_settings
 
 SCORES = (
@@ -51,7 +52,7 @@ def write_results(cells: list[Cell], folder: Path) -> list[Row]:
 def result_row(cell: Cell, varying: list[str], summary: dict[str, Any]) -> Row:
     """Return a finished cell's row, given its ``summary.json``."""
     settings = cell.settings.to_run_config()
-    last = summary["rounds"][-1]["evaluation"]
+    last = final_scores(summary)
     pooled = summary["scores"].get("pooled", {})
     return {
         "cell": cell.name,

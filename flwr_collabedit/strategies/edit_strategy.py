@@ -122,6 +122,9 @@ class EditStrategy(RoundLoop):
         """Let some clients' edits of earlier rounds count no more."""
         for name, found in sorted(edits.items()):
             self.state = self.state.without_edits(name, found)
+            report.declared["overruled"] = report.declared.get("overruled", 0) + len(
+                found
+            )
 
     def set_evaluation(
         self, report: RoundReport, by_node: Mapping[int, MetricSums]

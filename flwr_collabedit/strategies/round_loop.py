@@ -196,7 +196,8 @@ class RoundLoop(Strategy):
             self.set_evaluation(report, by_node)
             report.dropped |= dropped
             if self.keeper.is_refused(report):
-                self.state = self._before
+                names = list(self.messenger.names.values())
+                self.state = self._before.without_round(names, server_round)
             self._finish(report)
         return MetricRecord({**report.evaluation})
 

@@ -65,7 +65,8 @@ class RoundReport:
         Why the round was undone; empty if it was not.
     declared : dict of str to int
         What the declarations before the round came to: ``present`` edits, facts in
-        ``conflicts`` and ``overlaps``, edits ``left-out``; and ``withdrawn`` edits.
+        ``conflicts`` and ``overlaps``, edits ``left-out``; earlier edits that were
+        ``withdrawn``, or ``overruled``: written over and no longer counted.
     mediator : dict of str to float
         FedEdit's counts of the slot: vectors uploaded, offered, selected, rejected, in
         conflict and reused, gradient steps made and saved; and its alpha.

@@ -62,3 +62,12 @@ class ServerState:
         )
         inactive = {**self.inactive, client: both}
         return replace(self, inactive=inactive, tagged=tagged)
+
+    def without_round(self, clients: Sequence[str], server_round: int) -> Self:
+        """Return the state in which a round was never written, for these clients."""
+        state, gone = self, EditSet.of({server_round: None})
+        left_out = dict(self.left_out)
+        for client in sorted(clients):
+            state = state.without_edits(client, gone)
+            left_out[client] = left_out.get(client, EditSet()) | gone
+        return replace(state, left_out=left_out)

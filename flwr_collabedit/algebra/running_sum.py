@@ -42,9 +42,10 @@ class RunningSum:
     def plus(self, term: Tensor) -> Self:
         """Return the sum with another term, of the same shape."""
         rough, error = _two_sum(self.total, term)
-        low = self.low + error
-        total = rough + low
-        return type(self)(total, low - (total - rough))
+        # After cancellation the low part may be the larger one: Dekker's shorter sum
+        # of the two would lose bits then.
+        total, low = _two_sum(rough, self.low + error)
+        return type(self)(total, low)
 
     def minus(self, term: Tensor) -> Self:
         """Return the sum without a term."""

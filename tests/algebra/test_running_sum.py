@@ -44,6 +44,19 @@ def test_order_does_not_show(values, seed):
     assert torch.equal(summed(values).total, summed(shuffled).total)
 
 
+@settings(max_examples=200, deadline=None)
+@given(values=terms, kept=st.integers(0, 3), seed=st.randoms())
+def test_what_is_left_after_cancellation_is_exact(values, kept, seed):
+    found = summed(values)
+    gone = values[kept:]
+    seed.shuffle(gone)
+    for value in gone:
+        found = found.minus(torch.tensor([value], dtype=torch.float64))
+
+    exact = sum(map(Fraction, values[:kept]))
+    assert Fraction(float(found.total)) + Fraction(float(found.low)) == exact
+
+
 def test_plain_addition_would_show_the_order():
     assert (1.0 + 2.0**-60) - 1.0 != (1.0 - 1.0) + 2.0**-60
     assert float(summed([1.0, 2.0**-60, -1.0]).total) == 2.0**-60

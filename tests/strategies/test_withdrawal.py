@@ -189,6 +189,30 @@ def test_a_place_that_no_edit_had_is_refused():
     assert not server.state.inactive
 
 
+def test_a_round_that_fails_after_a_withdrawal_leaves_the_state(tmp_path):
+    def failing(index, reply):
+        if index == 0 and reply.metadata.group_id == "2":
+            raise MemoryError("out of memory")
+        return reply
+
+    server = strategy(
+        2,
+        history="d4s",
+        layer_schedule="frozen",
+        withdrawals=[Withdrawal.parse("client:client-1@2")],
+        checkpoint_folder=tmp_path,
+    )
+    app = client_app([rounds_of(0), rounds_of(1)], tamper=failing)
+
+    with pytest.raises(AggregationError, match="out of memory"):
+        server.start(InProcessGrid(app, 2), num_rounds=2)
+
+    assert not server.state.inactive
+    assert server.state.ledger.num_edits("client-1") == 3
+    expected, _ = run([rounds_of(0, 1), rounds_of(1, 1)], 1)
+    assert gap(server.state.deltas.values(), expected) < 1e-12
+
+
 def test_statistics_that_were_never_added_are_refused():
     clients = [rounds_of(0), rounds_of(1)]
     app = client_app(clients, withdrawals={(1, 2): EditSet.of({1: [0]})})

@@ -9,6 +9,7 @@ from asking import MEMIT, instruction, zeros
 from pico import pico_language_model
 from safetensors.torch import load_file, save_file
 
+from flwr_collabedit import target_store
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.client_health import HealthTexts
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
@@ -260,6 +261,7 @@ def test_a_damaged_target_file_is_named_with_a_remedy(lm, tmp_path, damage):
     client(lm, tmp_path).fit(zeros(lm), config)
     (path,) = tmp_path.glob("targets-*.safetensors")
     damage(path)
+    target_store._names_in.cache_clear()  # as another process, which has read none
 
     with pytest.raises(ConfigurationError, match=r"damaged file .*Delete it") as caught:
         client(lm, tmp_path).fit(zeros(lm), config)

@@ -83,13 +83,13 @@ def test_what_is_declared(config, expected):
 
 
 def test_the_guards_bounds():
-    assert made().guard == RoundGuard(None, 0.1, 0.1)
+    assert made().keeper.guard == RoundGuard(None, 0.1, 0.1)
     found = made(
         max_perplexity_increase=0.4,
         warn_perplexity_increase=0.2,
         warn_norm_increase=0.3,
     )
-    assert found.guard == RoundGuard(0.4, 0.2, 0.3)
+    assert found.keeper.guard == RoundGuard(0.4, 0.2, 0.3)
 
 
 @pytest.mark.parametrize(("kept", "number"), [("last", 1), ("all", 0)])

@@ -76,8 +76,12 @@ def edit_pooled(
 def relative_gaps(
     merged: Mapping[str, Tensor], pooled: Mapping[str, Tensor]
 ) -> dict[str, float]:
-    """Return ``||merged - pooled||_F / ||pooled||_F`` of every parameter."""
+    """Return ``||merged - pooled||_F / ||pooled||_F`` of every parameter.
+
+    A parameter that the pooled edit leaves as it is has none.
+    """
     return {
         name: float((merged[name] - delta).norm() / delta.norm())
         for name, delta in pooled.items()
+        if bool(delta.any())
     }

@@ -69,14 +69,21 @@ def check_combination(settings: "ExperimentSettings") -> None:
     if settings.strategy == "collabedit":
         betas = settings.beta_0, settings.beta_1
         check_history(settings.history, schedule, settings.sweeps, *betas)
-    elif settings.strategy == "fed-edit":
+    if settings.resume and (
+        settings.checkpoints == "none" or settings.strategy == "fed-edit"
+    ):
+        raise ConfigurationError(
+            f"resume needs checkpoints, found checkpoints = {settings.checkpoints!r} "
+            f"and strategy = {settings.strategy!r}; FedEdit has none. Leave resume out."
+        )
+    if settings.strategy == "fed-edit":
         if schedule != "synchronous" or settings.residual_split:
             raise ConfigurationError(
                 "Strategy 'fed-edit' lets each client edit alone, layer by layer, "
                 f"found layer-schedule = {schedule!r}, residual-split = "
                 f"{settings.residual_split!r}. Leave both out."
             )
-    elif schedule == "synchronous":
+    elif settings.strategy != "collabedit" and schedule == "synchronous":
         raise ConfigurationError(
             f"Strategy {settings.strategy!r} merges what clients wrote alone, found "
             "layer-schedule = 'synchronous'. Set it to 'local' or 'frozen'."

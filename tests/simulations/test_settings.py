@@ -41,6 +41,8 @@ def test_settings_survive_a_run_config():
         ({"output-folder": "runs/demo"}, "expected an absolute path"),
         ({"dtype": "bfloat16"}, "dtype = 'bfloat16'"),
         ({"shared-fraction": 1.0}, "shared-fraction = 1.0"),
+        ({"resume": True, "checkpoints": "none"}, "resume needs checkpoints"),
+        ({"resume": True, "strategy": "fed-edit"}, "resume needs checkpoints"),
         ({"sentence-model": "some/model"}, "not read with partition = 'iid'"),
     ],
 )

@@ -85,8 +85,10 @@ class EditHistory:
         """
         if self.option == "d4s":
             return solve_update(_scaled(self._with(name, total).total, share), prior)
-        if self.option == "dynamic-covariance" and name in self.sums:
-            prior = self.beta_0 * prior + self.beta_1 * self.sums[name].gram.total
+        if self.option == "dynamic-covariance":
+            prior = self.beta_0 * prior
+            if name in self.sums:
+                prior = prior + self.beta_1 * self.sums[name].gram.total
         return delta + solve_update(_scaled(total.total, share), prior, delta=written)
 
     def plus(self, totals: Mapping[str, StatisticsSum]) -> Self:

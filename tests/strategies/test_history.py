@@ -75,12 +75,11 @@ def test_dynamic_covariance_adds_earlier_keys_to_the_prior():
     moments = second_moments()
     deltas = [torch.zeros(D_VALUE, D_KEY, dtype=torch.float64) for _ in moments]
     grams = [torch.zeros(D_KEY, D_KEY, dtype=torch.float64) for _ in moments]
-    for number, edits in enumerate(rounds):
+    for edits in rounds:
         measured = [edits.measure(layer, deltas) for layer in range(len(deltas))]
         for layer, (keys, residuals) in enumerate(measured):
-            prior = WEIGHT * moments[MODEL.parameters[layer]]
-            if number > 0:
-                prior = 0.7 * prior + 2.5 * grams[layer]
+            prior = 0.7 * WEIGHT * moments[MODEL.parameters[layer]]
+            prior = prior + 2.5 * grams[layer]
             step = torch.linalg.solve(
                 prior + keys @ keys.T, residuals @ keys.T / 3, left=False
             )

@@ -68,14 +68,17 @@ class RunFolder:
             self.rounds.unlink(missing_ok=True)
             for folder in (self.path / "personal", self.checkpoints):
                 shutil.rmtree(folder, ignore_errors=True)
-        if not self.conflict_key.exists():
-            self.conflict_key.parent.mkdir(parents=True, exist_ok=True)
-            TagKey.generate().to_file(self.conflict_key)
         made_with = {name: version(name) for name in _PACKAGES}
         self.write_json(
             "settings.json",
             {"settings": settings, "packages": made_with, "commit": git_commit()},
         )
+
+    def make_conflict_key(self) -> None:
+        """Make the clients' shared key, unless an interrupted run has made it."""
+        if not self.conflict_key.exists():
+            self.conflict_key.parent.mkdir(parents=True, exist_ok=True)
+            TagKey.generate().to_file(self.conflict_key)
 
     def _check_same(self, settings: Mapping[str, Any]) -> None:
         path = self.path / "settings.json"

@@ -36,6 +36,8 @@ def main(grid: Grid, context: Context) -> None:
     check_model(lm, memit)
     folder = RunFolder(settings.folder)
     folder.start(settings.to_run_config(), resume=settings.resume)
+    if settings.conflict_policy and not settings.conflict_key:
+        folder.make_conflict_key()
     for name, value in settings.to_run_config().items():
         log(INFO, "setting %s = %r", name, value)
     log(INFO, "Preparing context templates and second moments")

@@ -130,7 +130,7 @@ def declaration_rules(settings: ExperimentSettings) -> DeclarationRules | None:
         names = tuple(n for n in settings.conflict_priority.split(",") if n)
         resolution = Resolution(settings.conflict_policy, settings.overlap, names)
     take_back = any(text.startswith("case:") for text in withdrawals(settings))
-    if resolution is None and not settings.presence and not settings.withdraw:
+    if resolution is None and not settings.presence and not take_back:
         return None
     return DeclarationRules(
         resolution=resolution,

@@ -97,6 +97,11 @@ class FedEditStrategy(EditStrategy):
                 "FedEdit cannot undo a round: the models are the clients' own. Leave "
                 "max_perplexity_increase out."
             )
+        if self.declarations is not None and self.declarations.presence:
+            raise ConfigurationError(
+                "Presence is measured on the model that all share; FedEdit has none. "
+                "Leave presence out: a re-edit writes nothing twice."
+            )
         if self.options.checkpoint_folder is not None:
             raise ConfigurationError(
                 "FedEdit has no checkpoints: its models are the clients' own, kept in "

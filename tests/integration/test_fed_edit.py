@@ -13,7 +13,7 @@ from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.payloads import CONFIG
 from flwr_collabedit.personal_store import PersonalStore
 from flwr_collabedit.personal_task import RE_EDIT_SQUARES
-from flwr_collabedit.strategies import FedEditStrategy
+from flwr_collabedit.strategies import DeclarationRules, FedEditStrategy, RoundGuard
 
 
 def known_case(provenance: str):
@@ -187,6 +187,9 @@ def test_vectors_of_another_slot_are_refused(lm, moments, tmp_path):
         {"alpha_percentile": 0.0},
         {"alpha_percentile": 101.0},
         {"num_slots": 0},
+        {"declarations": DeclarationRules(presence="answer")},
+        {"guard": RoundGuard(max_perplexity_increase=0.1)},
+        {"checkpoint_folder": Path("somewhere")},
     ],
 )
 def test_options_out_of_range_are_errors_before_any_round(lm, options):

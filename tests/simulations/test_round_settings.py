@@ -76,6 +76,7 @@ def test_withdrawals_of_clients_and_rounds_are_the_servers():
             DeclarationRules(presence="residual", present_from=0.6, skip_present=True),
         ),
         ({**D4S, "withdraw": "case:1@2"}, DeclarationRules(take_back=True)),
+        ({**D4S, "withdraw": "round:1@2"}, None),
     ],
 )
 def test_what_is_declared(config, expected):
@@ -143,6 +144,7 @@ def test_the_clients_get_what_is_theirs(tmp_path: Path):
         withdraw="case:5@2",
     )
     RunFolder(tmp_path).start(found.to_run_config())
+    RunFolder(tmp_path).make_conflict_key()
 
     clients = [client(found, index) for index in range(2)]
 

@@ -19,18 +19,18 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.selection import select, selection_table
+from flwr_collabedit.client.personal_editing import PersonalEditing
+from flwr_collabedit.client.personal_store import PersonalModel
 from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.editors.targets import optimize_targets
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import summarize
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.mediator_payload import unpack_vectors
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.mediator_payload import unpack_vectors
+from flwr_collabedit.messages.personal_task import PersonalTask
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.models.weights import applied_deltas
-from flwr_collabedit.personal_editing import PersonalEditing
-from flwr_collabedit.personal_store import PersonalModel
-from flwr_collabedit.personal_task import PersonalTask
 from simulations import experiment
 from simulations.settings import ExperimentSettings
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flwr_collabedit.payloads import (
+from flwr_collabedit.messages.payloads import (
     array_keys,
     pack_statistics,
     record_bytes,

@@ -26,8 +26,8 @@ from flwr_collabedit.algebra.least_squares import (
     solve_update_woodbury,
 )
 from flwr_collabedit.edited_model import EditedModel
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.payloads import (
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.payloads import (
     ARRAYS,
     CONFIG,
     METRICS,

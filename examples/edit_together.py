@@ -16,10 +16,10 @@ from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import generate_contexts
 from flwr_collabedit.editors.covariance import estimate_second_moments
 from flwr_collabedit.evaluation.continuation import continue_greedily
+from flwr_collabedit.messages.payloads import read_deltas
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.models.loading import EMBEDDED_MODEL, load_language_model
 from flwr_collabedit.models.weights import applied_deltas
-from flwr_collabedit.payloads import read_deltas
 from flwr_collabedit.strategies import CollabEditStrategy
 from simulations.in_process import InProcessGrid
 

@@ -26,16 +26,14 @@ from flwr.clientapp import ClientApp
 from flwr.common import Scalar
 
 from flwr_collabedit.client import EditingClient
-from flwr_collabedit.client_health import HealthTexts
+from flwr_collabedit.client.health import HealthTexts
 from flwr_collabedit.data.loading import load_cases
 from flwr_collabedit.data.texts import load_texts
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.errors import ConfigurationError, nearest
 from flwr_collabedit.fact_tags import TagKey
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.loading import load_language_model
-from flwr_collabedit.payloads import (
+from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.payloads import (
     ARRAYS,
     CONFIG,
     METRICS,
@@ -44,6 +42,8 @@ from flwr_collabedit.payloads import (
     array_keys,
     to_record,
 )
+from flwr_collabedit.models.language_model import LanguageModel
+from flwr_collabedit.models.loading import load_language_model
 
 _NODE_DEFAULTS = {
     "model": "",

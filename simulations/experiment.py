@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from flwr_collabedit.client.health import HealthTexts
 from flwr_collabedit.client_app import cached_model
-from flwr_collabedit.client_health import HealthTexts
 from flwr_collabedit.data.conflicts import assign_conflicts
 from flwr_collabedit.data.copies import share_copies
 from flwr_collabedit.data.fact_world import embedded_cases, embedded_corpus
@@ -19,12 +19,12 @@ from flwr_collabedit.data.loading import load_cases
 from flwr_collabedit.data.partition import split_over_clients, split_over_rounds
 from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.data.texts import load_texts
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates, generate_contexts
 from flwr_collabedit.editors.covariance import estimate_second_moments
 from flwr_collabedit.editors.methods import METHODS
 from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.loading import EMBEDDED_MODEL
 from flwr_collabedit.progress import ProgressLog, watched

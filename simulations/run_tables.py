@@ -11,7 +11,7 @@ from flwr_collabedit.evaluation.report import (
     Row,
     gap_rows,
 )
-from flwr_collabedit.personal_task import RE_EDIT_SQUARES
+from flwr_collabedit.messages.personal_task import RE_EDIT_SQUARES
 from simulations.conflict_tables import (
     CONFLICT_COLUMNS,
     CONFLICT_LEGEND,

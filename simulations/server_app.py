@@ -10,8 +10,8 @@ from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
 from flwr_collabedit.editors.targets import check_model
+from flwr_collabedit.messages.payloads import read_deltas
 from flwr_collabedit.models.fingerprint import describe
-from flwr_collabedit.payloads import read_deltas
 from flwr_collabedit.strategies import RoundReport
 from simulations import experiment
 from simulations.conflicts import conflict_figures, judged_pairs, unresolved_requests

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from flwr_collabedit.data.augmentation import augmented
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
-from flwr_collabedit.edit_set import EditSet
+from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.strategies import EditStrategy
 from simulations.experiment import Rounds
 

@@ -4,10 +4,10 @@ import numpy as np
 
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
-from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.payloads import Arrays, digest, to_record
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.payloads import Arrays, digest, to_record
 
 MEMIT = MemitConfig(layers=(0, 1), num_gradient_steps=3, second_moment_weight=20.0)
 

@@ -13,11 +13,11 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from flwr_collabedit.algebra.schedule import exchange_groups, residual_share
-from flwr_collabedit.declaration import DECLARATION, Declaration
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.edited_model import EditedModel
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.payloads import (
+from flwr_collabedit.messages.declaration import DECLARATION, Declaration
+from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.payloads import (
     ARRAYS,
     CONFIG,
     METRICS,

@@ -11,68 +11,25 @@ ROOT = Path(__file__).resolve().parent.parent
 # What each part may import of the others; nothing else of the project.
 MAY_IMPORT = {
     "errors": set(),
+    "progress": set(),
+    "edited_model": set(),
     "algebra": {"errors"},
     "data": {"errors"},
-    "edited_model": set(),
     "models": {"errors", "edited_model"},
     "editors": {"errors", "algebra", "data", "models"},
     "evaluation": {"errors", "algebra", "data", "models"},
-    "instruction": {"errors", "algebra"},
-    "payloads": {"errors", "algebra", "edited_model", "instruction"},
-    "replies": {"errors", "algebra", "evaluation", "instruction", "payloads"},
-    "mediator_payload": {"errors", "algebra", "instruction", "payloads", "replies"},
-    "personal_task": {"errors"},
-    "strategies": {
-        *("errors", "algebra", "evaluation", "personal_task"),
-        *("edited_model", "instruction", "payloads", "replies", "mediator_payload"),
-        *("edit_set", "declaration", "conflict_resolution"),
-    },
-    "progress": set(),
     "fact_tags": {"errors", "data"},
     "conflict_resolution": {"errors"},
-    "target_store": {"errors", "data", "editors", "instruction"},
-    "personal_store": {"errors", "algebra", "mediator_payload"},
-    "personal_editing": {
-        *("algebra", "data", "editors", "models", "instruction", "payloads"),
-        *("mediator_payload", "personal_store", "personal_task"),
-    },
-    "edit_set": {"errors"},
-    "declaration": {"errors", "edit_set"},
-    "own_edits": {"data", "edit_set"},
-    "second_moments": {"errors", "editors"},
-    "round_targets": {
-        *("errors", "data", "editors", "instruction", "models", "progress"),
-        "target_store",
-    },
-    "client_scores": {"data", "evaluation", "models", "payloads", "progress"},
-    "declaring_client": {
-        *("data", "declaration", "edit_set", "edited_model", "editors", "errors"),
-        *("fact_tags", "instruction", "models", "own_edits", "payloads", "evaluation"),
-        *("round_targets", "shared_client"),
-    },
-    "client_health": {"evaluation", "models", "payloads"},
-    "shared_client": {
-        *("data", "edit_set", "edit_work", "edited_model", "editors"),
-        *("instruction", "models", "own_edits", "payloads", "round_targets"),
-        "second_moments",
-    },
-    "edit_work": {"data", "editors", "models", "instruction", "payloads"},
-    "personal_client": {
-        *("errors", "data", "editors", "models", "edited_model", "instruction"),
-        *("payloads", "mediator_payload"),
-        *("personal_editing", "personal_store", "personal_task"),
+    "messages": {"errors", "algebra", "evaluation", "edited_model"},
+    "strategies": {
+        *("errors", "algebra", "evaluation", "edited_model", "messages"),
+        "conflict_resolution",
     },
     "client": {
-        *("errors", "data", "models", "editors", "evaluation", "client_scores"),
-        *("edited_model", "instruction", "payloads", "target_store", "edit_set"),
-        *("personal_client", "personal_store", "own_edits", "round_targets"),
-        *("second_moments", "shared_client", "client_health", "declaring_client"),
-        "fact_tags",
+        *("errors", "algebra", "data", "models", "editors", "evaluation", "messages"),
+        *("edited_model", "fact_tags", "progress"),
     },
-    "client_app": {
-        *("errors", "data", "models", "instruction", "payloads", "client"),
-        *("client_health", "edit_set", "fact_tags"),
-    },
+    "client_app": {"errors", "data", "models", "messages", "client", "fact_tags"},
 }
 # Third-party packages that a part must not need.
 MUST_NOT_NEED = {

@@ -8,14 +8,14 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from flwr_collabedit.client_app import app, cached_model, deployed_client
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.fact_tags import TagKey
-from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.payloads import ARRAYS, CONFIG, METRICS, digest, to_record
 from flwr_collabedit.models.fingerprint import describe
-from flwr_collabedit.payloads import ARRAYS, CONFIG, METRICS, digest, to_record
 
 RECORDS = [
     {

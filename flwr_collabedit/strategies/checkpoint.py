@@ -20,8 +20,8 @@ from flwr_collabedit.algebra.history import EditHistory
 from flwr_collabedit.algebra.ledger import Ledger, LedgerEntry
 from flwr_collabedit.algebra.running_sum import RunningSum, StatisticsSum
 from flwr_collabedit.conflict_resolution import Entry
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.errors import CheckpointError
+from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.strategies.round_report import RoundReport
 from flwr_collabedit.strategies.server_state import ServerState
 

@@ -34,9 +34,9 @@ from flwr_collabedit.errors import (
     ConfigurationError,
     SecondMomentError,
 )
-from flwr_collabedit.instruction import Form
-from flwr_collabedit.payloads import num_edits_of, sender_of
-from flwr_collabedit.replies import as_statistics, read_reply
+from flwr_collabedit.messages.instruction import Form
+from flwr_collabedit.messages.payloads import num_edits_of, sender_of
+from flwr_collabedit.messages.replies import as_statistics, read_reply
 from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
 from flwr_collabedit.strategies.server_state import ServerState
 from flwr_collabedit.strategies.withdrawal import Withdrawal

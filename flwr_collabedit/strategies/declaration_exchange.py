@@ -6,11 +6,11 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from flwr.serverapp.exception import AggregationError
 
-from flwr_collabedit.declaration import DECLARATION, Declaration
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.errors import PayloadError
-from flwr_collabedit.payloads import sender_of
-from flwr_collabedit.replies import checked_config
+from flwr_collabedit.messages.declaration import DECLARATION, Declaration
+from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.messages.payloads import sender_of
+from flwr_collabedit.messages.replies import checked_config
 from flwr_collabedit.strategies.declarations import DeclarationRules
 from flwr_collabedit.strategies.messenger import Messenger
 from flwr_collabedit.strategies.round_report import RoundReport

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flwr_collabedit.conflict_resolution import Entry, Resolution, find_groups
-from flwr_collabedit.declaration import Declaration
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.instruction import Presence
+from flwr_collabedit.messages.declaration import Declaration
+from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.messages.instruction import Presence
 from flwr_collabedit.strategies.server_state import ServerState
 
 

@@ -10,11 +10,11 @@ from flwr.app import (
 from flwr.common import log
 from flwr.serverapp import Grid
 
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.evaluation.metrics import MetricSums
-from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.messages.instruction import Instruction
 from flwr_collabedit.strategies.declaration_exchange import ask_declarations
 from flwr_collabedit.strategies.declarations import (
     DeclarationRules,

@@ -9,8 +9,8 @@ from flwr.serverapp.exception import AggregationError
 
 from flwr_collabedit.errors import PayloadError, shorten
 from flwr_collabedit.evaluation.metrics import MetricSums
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.replies import read_metric_sums
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.replies import read_metric_sums
 
 
 def read_evaluations(

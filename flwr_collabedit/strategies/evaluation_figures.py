@@ -2,7 +2,7 @@
 
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.evaluation.perplexity import TEXT_LOSS, perplexity_of
-from flwr_collabedit.payloads import BASE, INACTIVE, round_prefix
+from flwr_collabedit.messages.payloads import BASE, INACTIVE, round_prefix
 
 _SHOWN = {"EA": "efficacy-accuracy", "ES": "efficacy-success"}
 _KL = "kl-to-base"

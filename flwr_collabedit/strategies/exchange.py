@@ -18,7 +18,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.exception import AggregationError
 
 from flwr_collabedit.errors import PayloadError, shorten
-from flwr_collabedit.payloads import ARRAYS, CONFIG
+from flwr_collabedit.messages.payloads import ARRAYS, CONFIG
 
 _POLL_S = 0.1
 # Replies are pulled a few at a time: all at once they would sit in memory together.

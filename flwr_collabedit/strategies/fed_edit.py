@@ -19,17 +19,17 @@ from flwr_collabedit.algebra.mediator import calibrated_alpha, select_relevant
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError, PayloadError
 from flwr_collabedit.evaluation.metrics import MetricSums
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.mediator_payload import read_vectors_reply, vectors_record
-from flwr_collabedit.payloads import METRICS, RE_EDIT_COUNTS, sender_of
-from flwr_collabedit.personal_task import (
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.mediator_payload import read_vectors_reply, vectors_record
+from flwr_collabedit.messages.payloads import METRICS, RE_EDIT_COUNTS, sender_of
+from flwr_collabedit.messages.personal_task import (
     RE_EDIT_SQUARES,
     PersonalTask,
     Selection,
     Similarity,
     TargetsOn,
 )
-from flwr_collabedit.replies import checked_records
+from flwr_collabedit.messages.replies import checked_records
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
 from flwr_collabedit.strategies.exchange import build_messages
 from flwr_collabedit.strategies.mediator_store import Entry, MediatorStore, joined

@@ -16,7 +16,7 @@ from flwr_collabedit.algebra.merging import WeightedSum
 from flwr_collabedit.algebra.schedule import check_schedule, editor_of
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.replies import read_delta_reply
+from flwr_collabedit.messages.replies import read_delta_reply
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
 from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
 

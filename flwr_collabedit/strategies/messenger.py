@@ -10,11 +10,16 @@ from flwr.common import ConfigRecordValues
 from flwr.serverapp import Grid
 from flwr.serverapp.exception import AggregationError
 
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import PayloadError, shorten
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.payloads import ARRAYS, pack_deltas, record_bytes, sender_of
+from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.payloads import (
+    ARRAYS,
+    pack_deltas,
+    record_bytes,
+    sender_of,
+)
 from flwr_collabedit.strategies.exchange import build_messages, run_exchange
 from flwr_collabedit.strategies.round_options import RoundOptions
 from flwr_collabedit.strategies.round_report import RoundReport

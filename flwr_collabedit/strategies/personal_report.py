@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flwr_collabedit.evaluation.metrics import MetricSums, summarize
-from flwr_collabedit.payloads import RECEIVED
+from flwr_collabedit.messages.payloads import RECEIVED
 
 _SHOWN = ("Score", "accuracy_score", "ES", "PS", "NS", "EA", "PA", "NA", "retention")
 _COUNTED = "efficacy-accuracy"

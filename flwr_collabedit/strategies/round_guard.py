@@ -18,7 +18,7 @@ class RoundGuard:
         A round after which the perplexity of held-out text exceeds the unedited
         model's by more than this share is undone: its edits count as if they had never
         been sent. ``None`` undoes nothing. Clients must bring texts, see
-        `flwr_collabedit.client_health.HealthTexts`.
+        `flwr_collabedit.client.health.HealthTexts`.
     warn_perplexity_increase, warn_norm_increase : float
         From which increase of perplexity, or of an edited weight's L1 norm, a round is
         warned of.

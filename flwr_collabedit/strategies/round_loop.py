@@ -19,8 +19,8 @@ from torch import Tensor
 
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.evaluation.metrics import MetricSums
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.payloads import digest, pack_deltas, read_deltas
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.payloads import digest, pack_deltas, read_deltas
 from flwr_collabedit.strategies.evaluation import read_evaluations
 from flwr_collabedit.strategies.exchange import sample_nodes, wait_for_nodes
 from flwr_collabedit.strategies.messenger import Messenger

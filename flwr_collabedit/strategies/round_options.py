@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.instruction import WireDtype
+from flwr_collabedit.messages.instruction import WireDtype
 
 
 @dataclass(frozen=True, kw_only=True)

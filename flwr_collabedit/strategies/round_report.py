@@ -8,7 +8,7 @@ from typing import Any
 from flwr.app import Message, MetricRecord
 
 from flwr_collabedit.evaluation.metrics import MetricSums, summarize
-from flwr_collabedit.payloads import (
+from flwr_collabedit.messages.payloads import (
     ARRAYS,
     BASE,
     METRICS,

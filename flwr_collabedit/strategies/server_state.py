@@ -9,7 +9,7 @@ from torch import Tensor
 from flwr_collabedit.algebra.history import EditHistory
 from flwr_collabedit.algebra.ledger import Ledger
 from flwr_collabedit.conflict_resolution import Entry
-from flwr_collabedit.edit_set import EditSet
+from flwr_collabedit.messages.edit_set import EditSet
 
 
 @dataclass(frozen=True)

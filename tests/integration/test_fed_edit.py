@@ -8,11 +8,11 @@ from federating import IN_ORDER, MEMIT, ROUNDS, SERVER, make_grid
 from flwr.app import ConfigRecord
 from flwr.serverapp.exception import AggregationError
 
+from flwr_collabedit.client.personal_store import PersonalStore
 from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.messages.payloads import CONFIG
+from flwr_collabedit.messages.personal_task import RE_EDIT_SQUARES
 from flwr_collabedit.models.fingerprint import describe
-from flwr_collabedit.payloads import CONFIG
-from flwr_collabedit.personal_store import PersonalStore
-from flwr_collabedit.personal_task import RE_EDIT_SQUARES
 from flwr_collabedit.strategies import DeclarationRules, FedEditStrategy, RoundGuard
 
 

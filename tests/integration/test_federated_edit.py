@@ -9,9 +9,9 @@ from torch import Tensor
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import summarize
+from flwr_collabedit.messages.payloads import read_deltas
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.models.weights import applied_deltas
-from flwr_collabedit.payloads import read_deltas
 from flwr_collabedit.strategies import CollabEditStrategy
 
 

@@ -6,8 +6,8 @@ from federating import CONTEXTS, MEMIT, ROUNDS, SERVER, make_grid
 
 from flwr_collabedit.algebra.merging import task_arithmetic
 from flwr_collabedit.editors.memit import MemitEditor
+from flwr_collabedit.messages.payloads import read_deltas
 from flwr_collabedit.models.fingerprint import describe
-from flwr_collabedit.payloads import read_deltas
 from flwr_collabedit.strategies import CollabEditStrategy, TaskArithmetic
 
 COMMON = {**SERVER, "evaluate": False, "wire_dtype": "float64"}

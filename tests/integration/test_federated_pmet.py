@@ -7,8 +7,8 @@ from pico import pico_language_model
 
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.editors.pmet_config import PmetConfig
+from flwr_collabedit.messages.payloads import read_deltas
 from flwr_collabedit.models.fingerprint import describe
-from flwr_collabedit.payloads import read_deltas
 from flwr_collabedit.strategies import CollabEditStrategy, SimpleAverage
 
 PMET = PmetConfig(

@@ -7,12 +7,12 @@ import torch
 from flwr.app import Context, RecordDict
 
 from flwr_collabedit.conflict_resolution import Resolution
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.fact_tags import TagKey
+from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.strategies import DeclarationRules, RoundGuard, Withdrawal
 from simulations import client_app, experiment
 from simulations.run_folder import RunFolder

@@ -7,7 +7,7 @@ import pytest
 
 from flwr_collabedit.algebra.history import EditHistory
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
-from flwr_collabedit.edit_set import EditSet
+from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.strategies.round_report import RoundReport
 from flwr_collabedit.strategies.server_state import ServerState
 from simulations.written import active_cases, written_requests

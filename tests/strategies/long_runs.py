@@ -10,7 +10,7 @@ from federation import Edits, client_app, strategy
 from flwr.app import Message
 
 from flwr_collabedit.conflict_resolution import Resolution
-from flwr_collabedit.edit_set import EditSet
+from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.strategies import DeclarationRules, EditStrategy, Withdrawal
 from simulations.in_process import InProcessGrid
 

@@ -21,8 +21,8 @@ from flwr_collabedit.algebra.history import EditHistory
 from flwr_collabedit.algebra.ledger import Ledger, LedgerEntry
 from flwr_collabedit.algebra.running_sum import StatisticsSum
 from flwr_collabedit.conflict_resolution import Entry
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.errors import CheckpointError
+from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.strategies.checkpoint import Checkpoint
 from flwr_collabedit.strategies.round_report import RoundReport
 from flwr_collabedit.strategies.server_state import ServerState

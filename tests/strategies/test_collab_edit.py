@@ -19,7 +19,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from flwr_collabedit.errors import ConfigurationError, SecondMomentError
-from flwr_collabedit.payloads import ARRAYS, CONFIG, METRICS, NUM_EDITS, read_deltas
+from flwr_collabedit.messages.payloads import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    NUM_EDITS,
+    read_deltas,
+)
 from flwr_collabedit.strategies import CollabEditStrategy
 from simulations.in_process import InProcessGrid
 

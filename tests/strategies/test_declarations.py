@@ -8,10 +8,10 @@ from flwr.serverapp.exception import AggregationError
 from long_runs import D4S, contradicting, joined
 
 from flwr_collabedit.conflict_resolution import Resolution
-from flwr_collabedit.declaration import DECLARATION, Declaration
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.payloads import CONFIG
+from flwr_collabedit.messages.declaration import DECLARATION, Declaration
+from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.messages.payloads import CONFIG
 from flwr_collabedit.strategies import DeclarationRules
 from simulations.in_process import InProcessGrid
 

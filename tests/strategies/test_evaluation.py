@@ -6,8 +6,8 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.exception import AggregationError
 
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.payloads import CONFIG, METRICS
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.payloads import CONFIG, METRICS
 from simulations.in_process import InProcessGrid
 
 CASES = [(1, 1.0), (3, 2.0), (0, 0.0)]  # cases and how many of them succeeded

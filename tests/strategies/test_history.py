@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.payloads import read_deltas
+from flwr_collabedit.messages.payloads import read_deltas
 from simulations.in_process import InProcessGrid
 
 D4S = {"history": "d4s", "layer_schedule": "frozen"}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flwr_collabedit.errors import ConfigurationError, PayloadError
-from flwr_collabedit.mediator_payload import no_vectors
+from flwr_collabedit.messages.mediator_payload import no_vectors
 from flwr_collabedit.strategies.mediator_store import MediatorStore, joined
 
 VECTORS = no_vectors({"w": (2, 3)})

@@ -23,7 +23,7 @@ from flwr_collabedit.algebra.merging import (
     ties,
 )
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.payloads import CONFIG, read_deltas
+from flwr_collabedit.messages.payloads import CONFIG, read_deltas
 from flwr_collabedit.strategies import (
     EditAvg,
     SimpleAverage,

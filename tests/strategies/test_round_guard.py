@@ -10,10 +10,10 @@ from long_runs import D4S, contradicting
 from safetensors.torch import load_file
 
 from flwr_collabedit.conflict_resolution import Resolution
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.payloads import ARRAYS, CONFIG, METRICS, read_deltas
+from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.payloads import ARRAYS, CONFIG, METRICS, read_deltas
 from flwr_collabedit.strategies import (
     DeclarationRules,
     RoundGuard,

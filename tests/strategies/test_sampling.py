@@ -8,7 +8,7 @@ from flwr.serverapp.exception import AggregationError
 from test_collab_edit import BAD_REPLIES, relative_gap
 
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.payloads import CONFIG, read_deltas
+from flwr_collabedit.messages.payloads import CONFIG, read_deltas
 from flwr_collabedit.strategies import EditAvg
 from flwr_collabedit.strategies.exchange import sample_nodes
 from simulations.in_process import InProcessGrid

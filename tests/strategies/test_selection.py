@@ -9,11 +9,13 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from flwr_collabedit.algebra.mediator import MediatorVectors
+from flwr_collabedit.client.personal_editing import PersonalEditing
+from flwr_collabedit.client.personal_store import PersonalModel
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.mediator_payload import pack_vectors, unpack_vectors
-from flwr_collabedit.payloads import (
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.mediator_payload import pack_vectors, unpack_vectors
+from flwr_collabedit.messages.payloads import (
     ARRAYS,
     CONFIG,
     METRICS,
@@ -22,9 +24,7 @@ from flwr_collabedit.payloads import (
     array_keys,
     to_record,
 )
-from flwr_collabedit.personal_editing import PersonalEditing
-from flwr_collabedit.personal_store import PersonalModel
-from flwr_collabedit.personal_task import PersonalTask
+from flwr_collabedit.messages.personal_task import PersonalTask
 from flwr_collabedit.strategies import FedEditStrategy
 from simulations.in_process import InProcessGrid
 

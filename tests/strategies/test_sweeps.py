@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_collab_edit import SPLITS, merged, relative_gap
 
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.payloads import CONFIG
+from flwr_collabedit.messages.payloads import CONFIG
 
 
 @settings(max_examples=15, deadline=None)

@@ -7,9 +7,9 @@ from flwr.serverapp.exception import AggregationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.errors import ConfigurationError, WithdrawalError
-from flwr_collabedit.payloads import read_deltas
+from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.messages.payloads import read_deltas
 from flwr_collabedit.strategies import DeclarationRules, Withdrawal
 from simulations.in_process import InProcessGrid
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from flwr_collabedit.algebra.low_rank import extended_basis, to_low_rank
 from flwr_collabedit.algebra.mediator import MediatorVectors
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.mediator_payload import Shapes, no_vectors
+from flwr_collabedit.messages.mediator_payload import Shapes, no_vectors
 
 FILE = "personal_model.safetensors"
 

@@ -9,19 +9,18 @@ from asking import MEMIT, instruction, zeros
 from pico import pico_language_model
 from safetensors.torch import load_file, save_file
 
-from flwr_collabedit import target_store
-from flwr_collabedit.client import EditingClient
-from flwr_collabedit.client_health import HealthTexts
+from flwr_collabedit.client import EditingClient, target_store
+from flwr_collabedit.client.edit_work import EditWork
+from flwr_collabedit.client.health import HealthTexts
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
-from flwr_collabedit.edit_set import EditSet
-from flwr_collabedit.edit_work import EditWork
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.targets import optimize_targets
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.evaluation.perplexity import text_loss
-from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.messages.instruction import Instruction
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.models.weights import applied_deltas
 
@@ -41,7 +40,7 @@ CASES = [
 TEXTS = HealthTexts(
     texts=("The capital of Germany is Berlin.",), prompts=("Japan is in",)
 )
-OPTIMISE = "flwr_collabedit.round_targets.optimize_targets"
+OPTIMISE = "flwr_collabedit.client.round_targets.optimize_targets"
 
 
 @pytest.fixture(scope="module")

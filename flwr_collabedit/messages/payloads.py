@@ -1,8 +1,8 @@
 """How edit statistics and deltas travel in a Flower message.
 
-With `flwr_collabedit.replies`, which checks what arrives, the only module that knows
-keys, forms and dtypes on the wire. ``docs/payload_format.md`` pins them, and so does a
-test. Every reply holds one record of each kind:
+With `flwr_collabedit.messages.replies`, which checks what arrives, the only module that
+knows keys, forms and dtypes on the wire. ``docs/payload_format.md`` pins them, and so
+does a test. Every reply holds one record of each kind:
 
 - ``arrays``: ``<parameter>/<part>`` for each measured parameter;
 - ``metrics``: numbers, among them ``num-examples``, the number of edits;
@@ -24,7 +24,7 @@ from flwr_collabedit.algebra.factors import SealedFactors, seal
 from flwr_collabedit.algebra.matrices import is_semidefinite
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError, PayloadError, shorten
-from flwr_collabedit.instruction import Form, WireDtype
+from flwr_collabedit.messages.instruction import Form, WireDtype
 
 Arrays: TypeAlias = list[NDArray[np.generic]]
 

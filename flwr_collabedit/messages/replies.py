@@ -12,8 +12,8 @@ from flwr_collabedit.algebra.edit_statistics import EditStatistics
 from flwr_collabedit.algebra.factors import SealedFactors
 from flwr_collabedit.errors import PayloadError, shorten
 from flwr_collabedit.evaluation.metrics import MetricSums
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.payloads import (
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.payloads import (
     ARRAYS,
     CONFIG,
     METRICS,

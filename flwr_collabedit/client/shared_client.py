@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from flwr.common import Scalar
 from torch import Tensor
 
+from flwr_collabedit.client.edit_work import EditWork
+from flwr_collabedit.client.own_edits import OwnEdits
+from flwr_collabedit.client.round_targets import RoundTargets
+from flwr_collabedit.client.second_moments import SecondMoments
 from flwr_collabedit.data.requests import EditRequest
-from flwr_collabedit.edit_set import EditSet
-from flwr_collabedit.edit_work import EditWork
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.own_edits import OwnEdits
-from flwr_collabedit.payloads import (
+from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.payloads import (
     RESIDUAL_SQUARE,
     Arrays,
     digest,
     to_record,
     unpack_deltas,
 )
-from flwr_collabedit.round_targets import RoundTargets
-from flwr_collabedit.second_moments import SecondMoments
+from flwr_collabedit.models.language_model import LanguageModel
 
 Figures = dict[str, Scalar]
 

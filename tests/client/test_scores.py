@@ -2,8 +2,8 @@
 
 import pytest
 
-from flwr_collabedit import client_scores
-from flwr_collabedit.client_scores import ClientScores
+from flwr_collabedit.client import scores
+from flwr_collabedit.client.scores import ClientScores
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.evaluation.case_score import CaseScore, PromptScore, TargetScore
 from flwr_collabedit.evaluation.evaluate import Evaluation
@@ -36,7 +36,7 @@ def scored(lm, cases, progress=None):
 
 @pytest.fixture
 def sums(monkeypatch):
-    monkeypatch.setattr(client_scores, "evaluate_cases", scored)
+    monkeypatch.setattr(scores, "evaluate_cases", scored)
     by_round = {1: [case(1), case(3), case(2)], 2: [], 3: [case(4), case(6)]}
     return ClientScores(None, "client-0").own(by_round, 3)
 

@@ -7,18 +7,23 @@ from dataclasses import dataclass
 from flwr.common import Scalar
 from torch import Tensor
 
+from flwr_collabedit.client.personal_editing import PersonalEditing
+from flwr_collabedit.client.personal_store import PersonalModel, PersonalStore
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.targets import Targets
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.mediator_payload import unpack_vectors
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.mediator_payload import unpack_vectors
+from flwr_collabedit.messages.payloads import (
+    RESIDUAL_SQUARE,
+    Arrays,
+    digest,
+    pack_deltas,
+)
+from flwr_collabedit.messages.personal_task import PersonalTask
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.payloads import RESIDUAL_SQUARE, Arrays, digest, pack_deltas
-from flwr_collabedit.personal_editing import PersonalEditing
-from flwr_collabedit.personal_store import PersonalModel, PersonalStore
-from flwr_collabedit.personal_task import PersonalTask
 
 FindTargets = Callable[
     [Instruction, MemitConfig, Sequence[EditRequest], Mapping[str, Tensor], bool],

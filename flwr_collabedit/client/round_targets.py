@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from flwr_collabedit.client.target_store import TargetStore, join_targets
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.targets import Targets, optimize_targets
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.messages.instruction import Instruction
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
 from flwr_collabedit.progress import ProgressLog
-from flwr_collabedit.target_store import TargetStore, join_targets
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.targets import Targets
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.messages.instruction import Instruction
 
 _FIELDS = tuple(field.name for field in fields(Targets))
 _REQUESTS = "requests"

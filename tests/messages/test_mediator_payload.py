@@ -6,7 +6,7 @@ import torch
 
 from flwr_collabedit.algebra.mediator import MediatorVectors
 from flwr_collabedit.errors import PayloadError
-from flwr_collabedit.mediator_payload import (
+from flwr_collabedit.messages.mediator_payload import (
     no_vectors,
     pack_vectors,
     unpack_vectors,

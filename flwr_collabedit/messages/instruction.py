@@ -55,14 +55,14 @@ class Instruction(BaseModel):
         JSON of the editor's configuration and of the shared context templates.
     phase : {"edit", "declare", "withdraw"}
         What a training message asks for: the round's edits; what the client is about
-        to edit and to take back, see `flwr_collabedit.declaration`; or the statistics
-        of earlier edits, which the server is to subtract.
+        to edit and to take back, see `flwr_collabedit.messages.declaration`; or the
+        statistics of earlier edits, which the server is to subtract.
     measured_on : {"current", "base"}
         Whether targets, keys and residuals are taken on the model that the message
         describes or on the unedited one.
     inactive : str
-        JSON of a `flwr_collabedit.edit_set.EditSet`: the client's edits that were left
-        out or withdrawn.
+        JSON of a `flwr_collabedit.messages.edit_set.EditSet`: the client's edits that
+        were left out or withdrawn.
     augmented : str
         The same, of edits that are to be written with their paraphrases and related
         facts, because they have won a conflict.
@@ -73,8 +73,8 @@ class Instruction(BaseModel):
     tagged : bool
         Whether a declaration is to carry keyed tags of the facts.
     personal : str
-        JSON of a `flwr_collabedit.personal_task.PersonalTask` where each client has a
-        model of its own; empty where all share the server's.
+        JSON of a `flwr_collabedit.messages.personal_task.PersonalTask` where each
+        client has a model of its own; empty where all share the server's.
     """
 
     model_config = ConfigDict(

@@ -8,8 +8,8 @@ from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.evaluation.case_score import sums
 from flwr_collabedit.evaluation.evaluate import Evaluation, evaluate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums, prefixed
+from flwr_collabedit.messages.payloads import INACTIVE, RECEIVED, round_prefix
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.payloads import INACTIVE, RECEIVED, round_prefix
 from flwr_collabedit.progress import ProgressLog
 
 KnownCase = Callable[[str], EvaluationCase]

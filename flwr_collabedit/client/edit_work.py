@@ -10,10 +10,10 @@ from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.layer_passes import measure
 from flwr_collabedit.editors.memit import MemitEditor
-from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.payloads import Arrays, pack_delta, pack_statistics
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
-from flwr_collabedit.payloads import Arrays, pack_delta, pack_statistics
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class EditWork:
         Returns
         -------
         list of ndarray
-            As `flwr_collabedit.payloads.array_keys` orders them.
+            As `flwr_collabedit.messages.payloads.array_keys` orders them.
         float
             ``||R||_F^2`` of the undivided residuals.
         """

@@ -17,6 +17,7 @@ from flwr_collabedit.algebra.mediator import (
     select_relevant,
 )
 from flwr_collabedit.algebra.schedule import ResidualSplit, residual_share
+from flwr_collabedit.client.personal_store import PersonalModel
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
@@ -24,12 +25,15 @@ from flwr_collabedit.editors.keys import collect_keys
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.editors.pmet_config import PmetConfig
 from flwr_collabedit.editors.targets import Targets
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.mediator_payload import Shapes, pack_vectors, unpack_vectors
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.mediator_payload import (
+    Shapes,
+    pack_vectors,
+    unpack_vectors,
+)
+from flwr_collabedit.messages.payloads import Arrays
+from flwr_collabedit.messages.personal_task import RE_EDIT_SQUARES, PersonalTask
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.payloads import Arrays
-from flwr_collabedit.personal_store import PersonalModel
-from flwr_collabedit.personal_task import RE_EDIT_SQUARES, PersonalTask
 
 SecondMoments = Mapping[str, Tensor]
 
@@ -70,7 +74,7 @@ class PersonalEditing:
         PersonalModel
             With the edits in.
         list of ndarray
-            Their mediator vectors, see `flwr_collabedit.mediator_payload`.
+            Their mediator vectors, see `flwr_collabedit.messages.mediator_payload`.
         float
             ``||R||_F^2`` of the undivided residuals before the edit.
         """

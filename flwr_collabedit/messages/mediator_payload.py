@@ -13,9 +13,9 @@ from torch import Tensor
 
 from flwr_collabedit.algebra.mediator import MediatorVectors
 from flwr_collabedit.errors import PayloadError
-from flwr_collabedit.instruction import Instruction, WireDtype
-from flwr_collabedit.payloads import Arrays, array_keys, to_record
-from flwr_collabedit.replies import checked_records
+from flwr_collabedit.messages.instruction import Instruction, WireDtype
+from flwr_collabedit.messages.payloads import Arrays, array_keys, to_record
+from flwr_collabedit.messages.replies import checked_records
 
 Shapes = Mapping[str, tuple[int, int]]
 

@@ -7,11 +7,11 @@ import torch
 from torch.linalg import matrix_norm
 
 from flwr_collabedit.algebra.mediator import MediatorVectors
+from flwr_collabedit.client.personal_editing import PersonalEditing
+from flwr_collabedit.client.personal_store import PersonalModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.pmet_config import PmetConfig
-from flwr_collabedit.personal_editing import PersonalEditing
-from flwr_collabedit.personal_store import PersonalModel
-from flwr_collabedit.personal_task import PersonalTask
+from flwr_collabedit.messages.personal_task import PersonalTask
 
 SHAPES = {"first": (4, 9), "second": (4, 9)}
 WEIGHT = 0.5

@@ -4,8 +4,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.errors import PayloadError
+from flwr_collabedit.messages.edit_set import EditSet
 
 DECLARATION = "declaration"
 """Key of the declaration's JSON in a reply's config record."""

@@ -5,22 +5,22 @@ from dataclasses import dataclass
 
 from flwr.common import Scalar
 
+from flwr_collabedit.client.own_edits import OwnEdits
+from flwr_collabedit.client.round_targets import RoundTargets
+from flwr_collabedit.client.shared_client import starts_round
 from flwr_collabedit.data.requests import EditRequest
-from flwr_collabedit.declaration import DECLARATION, Declaration
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.residuals import clamp_fractions, relative_residuals
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.evaluation.presence import answers_already
 from flwr_collabedit.fact_tags import RequestTags, TagKey, key_check, tag_request
-from flwr_collabedit.instruction import Instruction
+from flwr_collabedit.messages.declaration import DECLARATION, Declaration
+from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.payloads import Arrays, unpack_deltas
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
-from flwr_collabedit.own_edits import OwnEdits
-from flwr_collabedit.payloads import Arrays, unpack_deltas
-from flwr_collabedit.round_targets import RoundTargets
-from flwr_collabedit.shared_client import starts_round
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flwr_collabedit.client.own_edits import OwnEdits
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
-from flwr_collabedit.declaration import Declaration
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.errors import PayloadError
-from flwr_collabedit.own_edits import OwnEdits
+from flwr_collabedit.messages.declaration import Declaration
+from flwr_collabedit.messages.edit_set import EditSet
 
 ROUNDS, PLACES = range(1, 5), range(6)
 places = st.none() | st.lists(st.sampled_from(PLACES), max_size=4)

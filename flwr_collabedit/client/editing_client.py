@@ -7,11 +7,17 @@ from pathlib import Path
 from flwr.client import NumPyClient
 from flwr.common import Scalar
 
-from flwr_collabedit.client_health import HealthTexts, base_health, weight_norms
-from flwr_collabedit.client_scores import ClientScores, KnownCase
+from flwr_collabedit.client.declaring_client import DeclaringClient
+from flwr_collabedit.client.health import HealthTexts, base_health, weight_norms
+from flwr_collabedit.client.own_edits import OwnEdits
+from flwr_collabedit.client.personal_client import PersonalClient
+from flwr_collabedit.client.personal_store import PersonalStore
+from flwr_collabedit.client.round_targets import RoundTargets
+from flwr_collabedit.client.scores import ClientScores, KnownCase
+from flwr_collabedit.client.second_moments import FindMoments, SecondMoments
+from flwr_collabedit.client.shared_client import SharedClient
+from flwr_collabedit.client.target_store import TargetStore
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
-from flwr_collabedit.declaring_client import DeclaringClient
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.keys import current_values
@@ -19,24 +25,18 @@ from flwr_collabedit.editors.methods import read_config
 from flwr_collabedit.errors import PayloadError
 from flwr_collabedit.evaluation.metrics import MetricSums, prefixed
 from flwr_collabedit.fact_tags import TagKey
-from flwr_collabedit.instruction import Instruction
-from flwr_collabedit.models.fingerprint import describe
-from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.weights import applied_deltas
-from flwr_collabedit.own_edits import OwnEdits
-from flwr_collabedit.payloads import (
+from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.payloads import (
     BASE,
     RESIDUAL_SQUARE,
     SENDER,
     Arrays,
     unpack_deltas,
 )
-from flwr_collabedit.personal_client import PersonalClient
-from flwr_collabedit.personal_store import PersonalStore
-from flwr_collabedit.round_targets import RoundTargets
-from flwr_collabedit.second_moments import FindMoments, SecondMoments
-from flwr_collabedit.shared_client import SharedClient
-from flwr_collabedit.target_store import TargetStore
+from flwr_collabedit.models.fingerprint import describe
+from flwr_collabedit.models.language_model import LanguageModel
+from flwr_collabedit.models.weights import applied_deltas
 
 
 @lru_cache(maxsize=4)
@@ -133,7 +133,7 @@ class EditingClient(NumPyClient):
         -------
         list of ndarray
             Statistics or deltas of the measured weights, in the order of
-            `flwr_collabedit.payloads.array_keys`.
+            `flwr_collabedit.messages.payloads.array_keys`.
         int
             Number of edits.
         dict

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from flwr_collabedit.data.augmentation import augmented
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
-from flwr_collabedit.edit_set import EditSet
+from flwr_collabedit.messages.edit_set import EditSet
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from functools import lru_cache
 from flwr_collabedit.evaluation.metrics import MetricSums, prefixed
 from flwr_collabedit.evaluation.model_health import HealthProbe
 from flwr_collabedit.evaluation.perplexity import text_loss
+from flwr_collabedit.messages.payloads import BASE
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import read_weight
-from flwr_collabedit.payloads import BASE
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from flwr_collabedit.algebra.mediator import MediatorVectors
+from flwr_collabedit.client.personal_store import PersonalModel, PersonalStore
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.personal_store import PersonalModel, PersonalStore
 
 SHAPES = {"a": (4, 6), "b": (4, 9)}
 

@@ -13,8 +13,8 @@ from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.errors import ConfigurationError, PayloadError, SecondMomentError
+from flwr_collabedit.messages.payloads import array_keys
 from flwr_collabedit.models.fingerprint import describe
-from flwr_collabedit.payloads import array_keys
 
 CASE = EvaluationCase(
     request=EditRequest(
@@ -64,7 +64,7 @@ def test_a_client_that_raises_leaves_the_model_bit_identical(lm, tmp_path, monke
     def fail(*args, **kwargs):
         raise MemoryError("injected")
 
-    monkeypatch.setattr("flwr_collabedit.edit_work.measure", fail)
+    monkeypatch.setattr("flwr_collabedit.client.edit_work.measure", fail)
     with pytest.raises(MemoryError, match="injected"):
         client(lm, tmp_path).fit(arrays, instruction(lm, arrays))
 
@@ -103,7 +103,7 @@ def test_targets_are_optimised_once_a_round_and_found_again(lm, tmp_path, monkey
     def fail(*args, **kwargs):
         raise AssertionError("optimised a second time")
 
-    monkeypatch.setattr("flwr_collabedit.round_targets.optimize_targets", fail)
+    monkeypatch.setattr("flwr_collabedit.client.round_targets.optimize_targets", fail)
     again, _, _ = client(lm, tmp_path).fit(arrays, config)
 
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))

@@ -12,8 +12,6 @@ from pico import pico_language_model
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.client_app import make_client_app
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
-from flwr_collabedit.declaration import DECLARATION, Declaration
-from flwr_collabedit.edit_set import EditSet
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.editors.residuals import clamp_fractions, relative_residuals
@@ -21,9 +19,11 @@ from flwr_collabedit.editors.targets import optimize_targets
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.evaluation.presence import answers_already
 from flwr_collabedit.fact_tags import TagKey
+from flwr_collabedit.messages.declaration import DECLARATION, Declaration
+from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.messages.payloads import ARRAYS, CONFIG, array_keys, to_record
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.models.weights import applied_deltas
-from flwr_collabedit.payloads import ARRAYS, CONFIG, array_keys, to_record
 
 KEY, OTHER_KEY = TagKey(bytes(range(32))), TagKey(bytes(range(1, 33)))
 CONTEXTS = ContextTemplates()

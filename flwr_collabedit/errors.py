@@ -52,6 +52,10 @@ class WithdrawalError(CollabEditError, ValueError):
     """A withdrawal of something that was never added, or cannot be taken out again."""
 
 
+class EditFileError(CollabEditError, ValueError):
+    """A delta file that is missing, damaged or not of this format."""
+
+
 class CheckpointError(CollabEditError, ValueError):
     """A checkpoint of another model or of other options, or a damaged one."""
 

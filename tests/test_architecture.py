@@ -12,12 +12,14 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {
     "errors": set(),
     "progress": set(),
+    "files": {"errors"},
     "edited_model": set(),
     "algebra": {"errors"},
-    "data": {"errors"},
-    "models": {"errors", "edited_model"},
-    "editors": {"errors", "algebra", "data", "models"},
+    "data": {"errors", "files"},
+    "models": {"errors", "edited_model", "files"},
+    "editors": {"errors", "algebra", "data", "models", "files"},
     "evaluation": {"errors", "algebra", "data", "models"},
+    "export": {"errors", "algebra", "models", "editors", "evaluation", "files"},
     "fact_tags": {"errors", "data"},
     "conflict_resolution": {"errors"},
     "messages": {"errors", "algebra", "evaluation", "edited_model"},
@@ -30,6 +32,10 @@ MAY_IMPORT = {
         *("edited_model", "fact_tags", "progress"),
     },
     "client_app": {"errors", "data", "models", "messages", "client", "fact_tags"},
+    "cli": {
+        *("errors", "algebra", "data", "models", "editors", "evaluation", "files"),
+        *("export", "progress"),
+    },
 }
 # Third-party packages that a part must not need.
 MUST_NOT_NEED = {

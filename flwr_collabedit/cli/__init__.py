@@ -1,0 +1,1 @@
+"""The commands of ``collabedit`` that need no simulation, a module each."""

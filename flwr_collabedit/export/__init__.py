@@ -1,0 +1,1 @@
+"""Edits as files that other programs use: deltas, models, LoRA adapters, cards."""

@@ -1,0 +1,133 @@
+"""A finished edit on disk: the deltas, and the card that says what they are.
+
+``delta.safetensors`` holds, for each edited weight, its cumulative delta under the
+weight's name, ``(d_value, d_key)`` float64, with the card in its metadata. It is the
+delta file of DESIGN section 6, whoever made the edit: one party, a simulation, a
+deployment. No fact is in it.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from flwr_collabedit.errors import ConfigurationError, EditFileError
+from flwr_collabedit.files import replacing
+from flwr_collabedit.models.fingerprint import fingerprint
+from flwr_collabedit.models.language_model import LanguageModel
+
+DELTA_FILE = "delta.safetensors"
+
+
+class EditCard(BaseModel):
+    """What an edit changed and how, without its facts.
+
+    Attributes
+    ----------
+    model, revision : str
+        What the base model was loaded as; an empty revision is the hub's default.
+    fingerprint : str
+        Of the base model and its edited weights, see
+        `flwr_collabedit.models.fingerprint.fingerprint`.
+    layers : tuple of int
+        The edited layers.
+    editor : str
+        JSON of the editor's configuration.
+    method : str
+        How it was made, such as ``MEMIT`` or ``CollabEdit``.
+    num_edits, num_clients, num_rounds : int
+        Facts written, parties that brought them, rounds.
+    settings : mapping
+        All other settings, as told to whoever reads the card.
+    scores : mapping of str to mapping
+        By method (``before``, ``after``, ...) the measures in percent.
+    packages : mapping of str to str
+        Versions that it was made with.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = 1
+    model: str
+    revision: str = ""
+    fingerprint: str
+    layers: tuple[int, ...]
+    editor: str
+    method: str = "MEMIT"
+    num_edits: int
+    num_clients: int = 1
+    num_rounds: int = 1
+    settings: Mapping[str, Any] = {}
+    scores: Mapping[str, Mapping[str, float]] = {}
+    packages: Mapping[str, str] = {}
+
+
+def save_edit(path: Path, deltas: Mapping[str, Tensor], card: EditCard) -> None:
+    """Write a delta file, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder is made.
+    deltas : mapping of str to Tensor
+        Cumulative deltas by parameter name, ``(d_value, d_key)``; stored in float64.
+    card : EditCard
+        What they are.
+    """
+    tensors = {name: one.cpu().double().contiguous() for name, one in deltas.items()}
+    with replacing(path) as draft:
+        save_file(tensors, draft, metadata={"card": card.model_dump_json()})
+
+
+def load_edit(path: Path) -> tuple[dict[str, Tensor], EditCard]:
+    """Return the deltas, float64 on the CPU, and the card of an edit.
+
+    Parameters
+    ----------
+    path : Path
+        A delta file, or a folder with ``delta.safetensors`` in it: what `collabedit
+        edit` or a simulation wrote.
+
+    Raises
+    ------
+    EditFileError
+        If there is none, or it cannot be read.
+    """
+    file = path / DELTA_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise EditFileError(
+            f"Expected an edit at '{path}', found no {DELTA_FILE}. Give the folder that "
+            "`collabedit edit` or `collabedit simulate` wrote."
+        )
+    try:
+        with safe_open(file, framework="pt") as found:
+            card = json.loads((found.metadata() or {}).get("card", "null"))
+            deltas = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
+        return deltas, EditCard.model_validate(card)
+    except (SafetensorError, ValidationError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise EditFileError(
+            f"Expected an edit in '{file}', but it cannot be read: {reason}. Make it "
+            "again, or take another copy."
+        ) from error
+
+
+def check_base(lm: LanguageModel, card: EditCard) -> None:
+    """Raise unless ``lm`` is the base model that the edit was made for.
+
+    Raises
+    ------
+    ConfigurationError
+        If its configuration, tokenizer or edited weights are others.
+    """
+    if fingerprint(lm, card.layers) != card.fingerprint:
+        raise ConfigurationError(
+            f"Expected the unedited model {card.model!r} that the edit was made for, "
+            f"found other weights or another tokenizer in {lm.name!r}. Give the same "
+            "model and revision."
+        )

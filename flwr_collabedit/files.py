@@ -1,0 +1,56 @@
+"""Files and folders that are written whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flwr_collabedit.errors import ConfigurationError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a draft beside ``path`` to write; it takes the path's place at the end.
+
+    Parents are made. If the block raises, the draft is removed and what was at ``path``
+    stays. Processes that write the same path do not meet in one draft.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = _draft(path)
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a draft folder beside ``path``; it takes the path's name at the end.
+
+    If the block raises, the draft is removed with all that is in it.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is something at ``path`` already, other than an empty folder.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigurationError(
+            f"Expected no file and no folder with content at '{path}', found one. "
+            "Choose another name, or remove it."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = _draft(path)
+    draft.mkdir()
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _draft(path: Path) -> Path:
+    # The ending stays: some writers choose their format by it.
+    return path.with_name(f".draft-{os.getpid()}-{path.name}")

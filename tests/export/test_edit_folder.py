@@ -1,0 +1,61 @@
+import pytest
+import torch
+from pico import pico_language_model
+
+from flwr_collabedit.errors import ConfigurationError, EditFileError
+from flwr_collabedit.export.edit_folder import (
+    DELTA_FILE,
+    EditCard,
+    check_base,
+    load_edit,
+    save_edit,
+)
+from flwr_collabedit.models.fingerprint import fingerprint
+from flwr_collabedit.models.weights import weight_shapes, write_delta
+
+CARD = EditCard(
+    model="m", fingerprint="f", layers=(0, 2), editor="{}", num_edits=3, num_clients=2
+)
+
+
+def test_an_edit_is_read_as_it_was_written(tmp_path):
+    deltas = {"a.weight": torch.randn(2, 3), "b.weight": torch.randn(3, 2).T}
+
+    save_edit(tmp_path / "new" / DELTA_FILE, deltas, CARD)
+
+    for path in (tmp_path / "new", tmp_path / "new" / DELTA_FILE):
+        found, card = load_edit(path)
+        assert card == CARD
+        assert found.keys() == deltas.keys()
+        for name, delta in deltas.items():
+            assert found[name].dtype == torch.float64
+            assert torch.equal(found[name], delta.double())
+
+
+def test_what_is_no_edit_is_refused(tmp_path):
+    with pytest.raises(EditFileError, match="found no delta"):
+        load_edit(tmp_path)
+    (tmp_path / DELTA_FILE).write_bytes(b"rubbish")
+    with pytest.raises(EditFileError, match="cannot be read"):
+        load_edit(tmp_path)
+
+
+def test_a_file_of_tensors_without_a_card_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / DELTA_FILE)
+
+    with pytest.raises(EditFileError, match="EditCard"):
+        load_edit(tmp_path)
+
+
+def test_only_the_base_model_is_accepted():
+    lm = pico_language_model("gpt2")
+    card = CARD.model_copy(update={"layers": (0,), "fingerprint": fingerprint(lm, [0])})
+    check_base(lm, card)
+
+    name = lm.weight_name(0)
+    write_delta(lm, name, torch.ones(weight_shapes(lm, [0])[name]))
+
+    with pytest.raises(ConfigurationError, match="unedited model"):
+        check_base(lm, card)

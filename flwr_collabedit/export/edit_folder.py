@@ -101,8 +101,8 @@ def load_edit(path: Path) -> tuple[dict[str, Tensor], EditCard]:
     file = path / DELTA_FILE if path.is_dir() else path
     if not file.is_file():
         raise EditFileError(
-            f"Expected an edit at '{path}', found no {DELTA_FILE}. Give the folder that "
-            "`collabedit edit` or `collabedit simulate` wrote."
+            f"Expected an edit at '{path}', found no {DELTA_FILE}. Give the folder "
+            "that `collabedit edit` or `collabedit simulate` wrote."
         )
     try:
         with safe_open(file, framework="pt") as found:

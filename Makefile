@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP) ## Install the package and its tools into .venv
 
 demo: $(STAMP) ## Federated editing of the embedded model, with a report
-	$(BIN)/python -m simulations.launch simulations/configs/demo.toml --output runs/demo
+	$(BIN)/collabedit simulate demo --output runs/demo
 
 test: $(STAMP) ## Run the default tests
 	$(BIN)/python -m pytest

@@ -14,7 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from simulations import launch
+from simulations.engines import Engine
+from simulations.launch import run
 from simulations.settings import ExperimentSettings
 
 _POLL_S = 0.5
@@ -24,14 +25,14 @@ def main(
     clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "10,50,200",
     edits: Annotated[int, typer.Option(help="Edits of all clients together.")] = 200,
     engine: Annotated[
-        launch.Engine, typer.Option(help="What runs the clients.")
-    ] = launch.Engine.IN_PROCESS,
+        Engine, typer.Option(help="What runs the clients.")
+    ] = Engine.IN_PROCESS,
     measure: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Print seconds and memory; every number of clients has a process of its own."""
     if measure:
         settings = ExperimentSettings.model_validate_json(measure)
-        launch.run(settings, engine)
+        run(settings, engine)
         return
     table = Table(
         title=f"{edits} edits in all, one round, embedded model, {engine}",
@@ -57,7 +58,7 @@ def main(
 
 
 def run_and_watch(
-    clients: int, edits: int, engine: launch.Engine, folder: Path
+    clients: int, edits: int, engine: Engine, folder: Path
 ) -> tuple[float, float]:
     """Return the seconds and the peak MiB of a simulation in its own processes."""
     settings = ExperimentSettings(

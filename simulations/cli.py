@@ -1,4 +1,4 @@
-"""The command ``collabedit``: run one simulation, a sweep of them, compare the results.
+"""The command ``collabedit``: the library's commands, and those of simulations.
 
 It lives here and not in the library, since the library must not know simulations.
 """
@@ -13,24 +13,34 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flwr_collabedit.errors import CollabEditError, ConfigurationError
-from simulations import launch
+from flwr_collabedit.cli import options
+from flwr_collabedit.cli.ask import ask
+from flwr_collabedit.cli.edit import edit
+from flwr_collabedit.cli.evaluate import evaluate
+from flwr_collabedit.cli.terminal import ExitCode, terminal
+from flwr_collabedit.errors import ConfigurationError
+from simulations.engines import Engine
+from simulations.simulate import simulate
 
 app = typer.Typer(
-    help="Federated editing of facts in language models: simulate, sweep, compare.",
+    help="Edit facts in a language model, alone or together with others.",
+    epilog="Exit codes: 0 done; 1 done, but something is wrong; 2 a setting, file or "
+    "model that cannot be used; 3 memory or disk exhausted; 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-app.command("run")(launch.main)
+_ALONE, _BEFORE, _TOGETHER = "Edit a model", "Before editing", "Simulate parties"
+for command in (edit, ask, evaluate):
+    app.command(rich_help_panel=_ALONE)(command)
+app.command(rich_help_panel=_TOGETHER)(simulate)
 
-_INTERRUPTED = 130
 _CORES = os.cpu_count() or 1
 
 
-@app.command("sweep")
+@app.command("sweep", rich_help_panel=_TOGETHER)
 def sweep_command(
-    file: Annotated[Path, typer.Argument()],
+    file: Annotated[Path, typer.Argument(help="A sweep file in TOML.")],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -38,13 +48,13 @@ def sweep_command(
         ),
     ] = None,
     engine: Annotated[
-        launch.Engine,
+        Engine,
         typer.Option(
             help="What runs the clients: one process a cell, several cells side by "
             "side, or Flower's simulation on Ray, one cell after another, which shares "
             "GPUs and takes some 20 s longer to start each."
         ),
-    ] = launch.Engine.IN_PROCESS,
+    ] = Engine.IN_PROCESS,
     jobs: Annotated[
         int, typer.Option(help="Cells side by side, with in-process only.", min=1)
     ] = _CORES,
@@ -54,19 +64,23 @@ def sweep_command(
     gpus_per_client: Annotated[
         float, typer.Option(help="GPU share of a client, with ray only.", min=0)
     ] = 0.0,
+    as_json: options.AsJson = False,
 ) -> None:
     """Run every simulation of a grid that is not finished yet.
 
-    FILE is a sweep file in TOML, such as those of simulations/sweeps. Results, one row
-    a cell, go to results.csv and results.parquet. A failed cell leaves error.txt and
-    run.log in its folder and does not stop the others. Exit code: 0 if every cell is
-    finished, 1 if one failed, 2 if the file or folder is wrong, 130 after Ctrl-C.
-    """
-    from simulations.sweep import sweep
+    Results, one row a cell, go to results.csv and results.parquet. A failed cell leaves
+    error.txt and run.log in its folder and does not stop the others; finished cells are
+    kept, and the same command goes on.
 
-    console = Console()
+        collabedit sweep simulations/sweeps/merging_methods.toml
+
+    Exit code: 0 if every cell is finished, 1 if one failed, 2 if the file or folder is
+    wrong, 130 after Ctrl-C.
+    """
     out = out or Path("runs") / file.stem
-    with _told(console), _terminated_as_interrupted():
+    with terminal(as_json) as told, _terminated_as_interrupted():
+        from simulations.sweep import sweep
+
         failed = sweep(
             file,
             out,
@@ -74,54 +88,42 @@ def sweep_command(
             jobs=jobs,
             cpus=cpus,
             gpus_per_client=gpus_per_client,
-            console=console,
+            console=Console(stderr=as_json),
         )
-    console.print(f"Results: {out / 'results.csv'}", soft_wrap=True)
-    if failed:
-        console.print(
-            f"[red]{failed} cells failed[/red]; their error.txt in {out / 'cells'} "
-            "says why. The same command tries them again.",
-            soft_wrap=True,
-        )
-        raise typer.Exit(1)
+        results = out / "results.csv"
+        text = f"Results: {results}"
+        if failed:
+            told.warn(
+                f"{failed} cells failed; their error.txt in {out / 'cells'} says why. "
+                "The same command tries them again."
+            )
+        told.result({"results": str(results), "failed": failed}, text)
+        if failed:
+            raise typer.Exit(ExitCode.FOUND_WRONG)
 
 
-@app.command("report")
+@app.command("report", rich_help_panel=_TOGETHER)
 def report_command(
-    runs: Annotated[list[Path], typer.Argument()],
+    runs: Annotated[list[Path], typer.Argument(help="Run and sweep folders.")],
     out: Annotated[
         Path | None, typer.Option(help="Where it goes; beside the runs by default.")
     ] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare finished runs of one model: report.html and report.md.
 
-    RUNS are run folders and sweep folders, any number. Tables give the mean and 95 %
-    interval over seeds; plots are drawn for whatever the runs vary in. The page holds
-    its figures and needs no other file.
+    Tables give the mean and 95 % interval over seeds; plots are drawn for whatever the
+    runs vary in. The page holds its figures and needs no other file.
+
+        collabedit report runs/merging_methods
     """
-    console = Console()
-    with _told(console):
+    with terminal(as_json) as told:
         try:
             from simulations.comparison_page import write_comparison
         except ImportError as error:
             raise ConfigurationError(str(error)) from error
         page = write_comparison(runs, out)
-        console.print(f"Report: {page}", soft_wrap=True)
-
-
-@contextmanager
-def _told(console: Console) -> Iterator[None]:
-    """Tell errors that are raised on purpose in one line, and an interrupt too."""
-    try:
-        yield
-    except CollabEditError as error:
-        console.print(
-            f"[red]{type(error).__name__}[/red]: {error}", highlight=False, markup=True
-        )
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        console.print("Interrupted. Finished cells are kept; the same command goes on.")
-        raise typer.Exit(_INTERRUPTED) from None
+        told.result({"report": str(page)}, f"Report: {page}")
 
 
 @contextmanager

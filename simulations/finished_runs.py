@@ -63,7 +63,7 @@ def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
         if not found:
             raise ConfigurationError(
                 f"Expected a finished run or a sweep in '{path}', found no {SUMMARY}. "
-                "Run `collabedit run` or `collabedit sweep` first."
+                "Run `collabedit simulate` or `collabedit sweep` first."
             )
         folders |= dict.fromkeys(found)
     runs = [_read(folder) for folder in folders]

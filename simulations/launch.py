@@ -1,77 +1,50 @@
-"""Run a simulation from its config file: ``python -m simulations.launch CONFIG``.
+"""Run a simulation from its config file.
 
 With the ``ray`` engine this is ``flwr run`` on a local SuperLink of its own, see
 `simulations.superlink`.
 """
 
-import json
-import os
 import subprocess
+import sys
 import tomllib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
 
-import typer
-from rich.console import Console
-
-from flwr_collabedit.errors import CollabEditError, ConfigurationError
-from simulations.report import print_report
+from flwr_collabedit.errors import ConfigurationError, nearest
+from simulations.engines import Engine
+from simulations.flower_app import to_toml, write_app
 from simulations.settings import ExperimentSettings
-from simulations.superlink import ROOT, local_superlink, script
+from simulations.superlink import local_superlink, script
 
-
-class Engine(StrEnum):
-    """What runs the clients."""
-
-    RAY = "ray"
-    IN_PROCESS = "in-process"
-
-
-def main(
-    config: Annotated[Path, typer.Argument(help="A file of simulations/configs.")],
-    output: Annotated[
-        Path | None, typer.Option(help="Run folder; made under runs/ by default.")
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="NAME=VALUE in TOML; replaces the file's setting."),
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(help="Run folder of an interrupted run, to go on with it."),
-    ] = None,
-    engine: Annotated[Engine, typer.Option(help="What runs the clients.")] = Engine.RAY,
-    cpus: Annotated[int, typer.Option(help="CPU cores for clients.", min=1)] = (
-        os.cpu_count() or 1
-    ),
-    gpus_per_client: Annotated[float, typer.Option(help="GPU share a client.")] = 0.0,
-) -> None:
-    """Run one simulation and print its report."""
-    console = Console()
-    try:
-        overrides = [*(setting or []), *(["resume = true"] if resume else [])]
-        settings = read_settings(config, overrides, resume or output)
-        run(settings, engine, cpus=cpus, gpus_per_client=gpus_per_client)
-    except CollabEditError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False)
-        raise typer.Exit(2) from None
-    if not (settings.folder / "summary.json").exists():
-        console.print("[red]The run did not finish[/red]; its log says why.")
-        raise typer.Exit(1)
-    print_report(settings.folder, console)
+_CONFIGS = Path(__file__).parent / "configs"
 
 
 def read_settings(
-    config: Path, overrides: list[str], output: Path | None = None
+    config: str | Path, overrides: list[str], output: Path | None = None
 ) -> ExperimentSettings:
-    """Return a config file's settings with overrides and an absolute run folder."""
-    if not config.is_file():
-        raise ConfigurationError(f"Expected a config file at '{config}', found none.")
-    values = tomllib.loads(config.read_text(encoding="utf-8"))
+    """Return a config's settings with overrides and an absolute run folder.
+
+    Parameters
+    ----------
+    config : str or Path
+        A TOML file, or the name of a shipped one.
+    overrides : list of str
+        ``NAME=VALUE`` in TOML.
+    output : Path or None
+        The run folder; ``None`` for the config's, or else one under ``runs``.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such config, or a setting is unknown or wrong.
+    """
+    path = _find(config)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"Expected TOML in '{path}', found {error}.") from None
     for text in overrides:
         try:
             values |= tomllib.loads(text)
@@ -82,9 +55,21 @@ def read_settings(
             ) from None
     if output is not None or not values.get("output-folder"):
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        folder = output or ROOT / "runs" / f"{config.stem}-{stamp}"
+        folder = output or Path("runs") / f"{path.stem}-{stamp}"
         values["output-folder"] = str(folder.resolve())
     return ExperimentSettings.from_run_config(values)
+
+
+def _find(config: str | Path) -> Path:
+    shipped = {path.stem: path for path in _CONFIGS.glob("*.toml")}
+    if Path(config).is_file():
+        return Path(config)
+    if str(config) in shipped:
+        return shipped[str(config)]
+    raise ConfigurationError(
+        f"Expected a config file at '{config}' or the name of a shipped one, found "
+        f"none. {nearest(str(config), shipped)}"
+    )
 
 
 def run(
@@ -94,6 +79,7 @@ def run(
     cpus: int = 2,
     gpus_per_client: float = 0.0,
     environment: Mapping[str, str] | None = None,
+    log_to_stderr: bool = False,
 ) -> None:
     """Run a simulation to its end; its results are in ``settings.folder``.
 
@@ -108,6 +94,8 @@ def run(
     environment : Mapping, optional
         For ``ray``: that of a running SuperLink, see
         `simulations.superlink.local_superlink`; one is started where it is missing.
+    log_to_stderr : bool
+        For ``ray``: keep standard output for the caller.
     """
     settings.folder.mkdir(parents=True, exist_ok=True)
     (settings.folder / "summary.json").unlink(missing_ok=True)
@@ -128,9 +116,8 @@ def run(
         )
         return
     config = settings.folder / "run_config.toml"
-    # A JSON scalar is a TOML scalar.
-    lines = [f"{k} = {json.dumps(v)}\n" for k, v in settings.to_run_config().items()]
-    config.write_text("".join(lines), encoding="utf-8")
+    config.write_text(to_toml(settings), encoding="utf-8")
+    app = write_app(settings.folder / "flower" / "collabedit-run")
     federation = (
         f"num-supernodes={settings.num_clients} client-resources-num-cpus=1 "
         f"client-resources-num-gpus={gpus_per_client} init-args-num-cpus={cpus}"
@@ -143,14 +130,10 @@ def run(
     with link as environment:
         subprocess.run(
             [
-                *(script("flwr"), "run", str(ROOT), "--stream"),
+                *(script("flwr"), "run", str(app), "--stream"),
                 *("--run-config", str(config), "--federation-config", federation),
             ],
             env=environment,
-            cwd=ROOT,
+            stdout=sys.stderr if log_to_stderr else None,
             check=False,
         )
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,12 +1,12 @@
 """The end of a run: ``summary.json``, ``report.md`` and the tables in the terminal."""
 
-import json
 from logging import INFO
 from pathlib import Path
 from typing import Any
 
 from flwr.common import log
-from rich.console import Console
+from rich.console import RenderableType
+from rich.text import Text
 
 from flwr_collabedit.evaluation.metrics import summarize
 from flwr_collabedit.evaluation.report import Row, render_markdown, render_rich
@@ -91,16 +91,15 @@ def write_report(folder: RunFolder, summary: dict[str, Any]) -> None:
     folder.write_json("summary.json", summary)
 
 
-def print_report(path: Path, console: Console) -> None:
-    """Print the tables of a finished run, and what went wrong in its rounds."""
-    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+def report_parts(path: Path, summary: dict[str, Any]) -> list[RenderableType]:
+    """Return the tables of a finished run, and what went wrong in its rounds."""
+    parts: list[RenderableType] = []
     for title, columns, rows in run_tables(summary):
         shown = _ends(rows, columns[0].key)
-        console.print(render_rich(title, columns, shown), "")
-    console.print(legend(summary), style="dim")
-    for text in notices_in_short(summary["rounds"]):
-        console.print(text, style="yellow", markup=False, highlight=False)
-    console.print(f"Report: {path / 'report.md'}")
+        parts += [render_rich(title, columns, shown), ""]
+    parts.append(Text(legend(summary), style="dim"))
+    parts += [Text(one, style="yellow") for one in notices_in_short(summary["rounds"])]
+    return [*parts, Text(f"Report: {path / 'report.md'}")]
 
 
 def _draw_forgetting(path: Path, summary: dict[str, Any]) -> bool:

@@ -9,31 +9,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-from torch import Tensor
-
 import flwr_collabedit
 from flwr_collabedit.errors import CheckpointError
+from flwr_collabedit.export.edit_folder import package_versions
 from flwr_collabedit.fact_tags import TagKey
+from flwr_collabedit.files import replacing
 
 CHECKPOINTS = "checkpoints"
 """The folder, in a run folder, of the server's states."""
 
-# Settings of what is reported or where; all others decide on the weights.
-_MAY_CHANGE = {
+MAY_CHANGE = {
     *("resume", "output-folder", "cache-folder", "device", "threads-per-client"),
     *("checkpoints", "pooled-reference", "evaluate-every", "evaluate-before"),
     *("health-texts", "health-samples"),
     *("warn-perplexity-increase", "warn-norm-increase"),
 }
-_PACKAGES = ("flwr-collabedit", "flwr", "torch", "transformers", "datasets", "ray")
+"""Settings of what is reported or where; all others decide on the weights."""
 
 
 class RunFolder:
     """Paths and writers of one run's results.
 
     ``settings.json``, ``rounds.jsonl``, ``cases/``, ``checkpoints/``,
-    ``deltas.safetensors``, ``summary.json`` and ``report.md``; clients keep their own
+    ``delta.safetensors``, ``summary.json`` and ``report.md``; clients keep their own
     state under ``clients/``.
 
     Parameters
@@ -68,7 +66,7 @@ class RunFolder:
             self.rounds.unlink(missing_ok=True)
             for folder in (self.path / "personal", self.checkpoints):
                 shutil.rmtree(folder, ignore_errors=True)
-        made_with = {name: version(name) for name in _PACKAGES}
+        made_with = {**package_versions(), "ray": version("ray")}
         self.write_json(
             "settings.json",
             {"settings": settings, "packages": made_with, "commit": git_commit()},
@@ -86,7 +84,7 @@ class RunFolder:
             return
         before = json.loads(path.read_text(encoding="utf-8"))["settings"]
         for name in settings:
-            if name not in _MAY_CHANGE and settings[name] != before.get(name):
+            if name not in MAY_CHANGE and settings[name] != before.get(name):
                 raise CheckpointError(
                     f"The run in {self.path} has {name} = {before.get(name)!r}, found "
                     f"{settings[name]!r}. Go on with the same settings, or start "
@@ -107,9 +105,8 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file whole."""
-        draft = self.path / f"{name}.draft"
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(self.path / name)
+        with replacing(self.path / name) as draft:
+            draft.write_text(text, encoding="utf-8")
 
     def append_round(self, report: Mapping[str, Any]) -> None:
         """Add one line to the rounds' metrics, after those of the rounds before.
@@ -123,12 +120,6 @@ class RunFolder:
         earlier = [line for line in lines if _round_of(line) < report["server_round"]]
         text = "\n".join([*earlier, json.dumps(report)])
         self.write_text(self.rounds.name, text + "\n")
-
-    def write_deltas(self, name: str, deltas: Mapping[str, Tensor]) -> None:
-        """Write cumulative deltas, ``(d_value, d_key)`` float64, by parameter name."""
-        draft = self.path / f"{name}.draft"
-        save_file({key: delta.contiguous() for key, delta in deltas.items()}, draft)
-        draft.replace(self.path / name)
 
 
 def _round_of(line: str) -> float:

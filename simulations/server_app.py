@@ -10,11 +10,13 @@ from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
 from flwr_collabedit.editors.targets import check_model
+from flwr_collabedit.export.edit_folder import DELTA_FILE, save_edit
 from flwr_collabedit.messages.payloads import read_deltas
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.strategies import RoundReport
 from simulations import experiment
 from simulations.conflicts import conflict_figures, judged_pairs, unresolved_requests
+from simulations.finished_edit import edit_card
 from simulations.pooled import PooledResult, edit_pooled, relative_gaps
 from simulations.report import summarize_run, write_report
 from simulations.run_folder import RunFolder
@@ -53,7 +55,6 @@ def main(grid: Grid, context: Context) -> None:
     deltas: dict[str, Tensor] = {}
     if result.arrays:  # clients with personal models leave none
         deltas = read_deltas(result.arrays, model)
-        folder.write_deltas("deltas.safetensors", deltas)
     given = (settings, lm, memit, contexts, moments)
     active = active_cases(clients, strategy)
     pooled: PooledResult | None = None
@@ -61,7 +62,6 @@ def main(grid: Grid, context: Context) -> None:
     if settings.pooled_reference:
         log(INFO, "Editing all requests as one party, for comparison")
         pooled = edit_pooled(*given, written_requests(clients, strategy), active)
-        folder.write_deltas("deltas_pooled.safetensors", pooled.deltas)
         gaps = relative_gaps(deltas, pooled.deltas) if deltas else {}
     conflicts: dict[str, Any] = {}
     if deltas and (pairs := judged_pairs(clients, active)):
@@ -74,5 +74,12 @@ def main(grid: Grid, context: Context) -> None:
     seconds = time.perf_counter() - began
     summary = summarize_run(settings, strategy.reports, pooled, gaps, seconds)
     summary["conflicts"] = conflicts
+    num_edits = sum(map(len, written_requests(clients, strategy)))
+    card = edit_card(settings, memit, model, summary["scores"], num_edits)
+    if deltas:
+        save_edit(folder.path / DELTA_FILE, deltas, card)
+    if pooled is not None:
+        card = card.model_copy(update={"method": "pooled", "num_clients": 1})
+        save_edit(folder.path / "pooled.safetensors", pooled.deltas, card)
     write_report(folder, summary)
     log(INFO, "Results: %s", folder.path)

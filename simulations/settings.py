@@ -199,8 +199,8 @@ class ExperimentSettings(RoundSettings):
         """The run folder."""
         if not self.output_folder:
             raise ConfigurationError(
-                "No output-folder. Start the simulation with `python -m "
-                "simulations.launch CONFIG`, or add --run-config "
+                "No output-folder. Start the simulation with `collabedit "
+                "simulate CONFIG`, or add --run-config "
                 "'output-folder=\"/absolute/path\"' to `flwr run`."
             )
         return Path(self.output_folder)

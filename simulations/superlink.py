@@ -19,7 +19,6 @@ from urllib.error import URLError
 from flwr_collabedit.errors import ConfigurationError
 from simulations.sessions import end_session
 
-ROOT = Path(__file__).resolve().parent.parent
 _START_S = 120
 
 
@@ -54,7 +53,7 @@ def local_superlink(home: Path) -> Iterator[Mapping[str, str]]:
     process = subprocess.Popen(
         command,
         env=environment,
-        cwd=ROOT,
+        cwd=home,
         stdout=log,
         stderr=log,
         start_new_session=True,

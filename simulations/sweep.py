@@ -22,8 +22,9 @@ from simulations.cell_process import (
     end_cell,
     start_cell,
 )
+from simulations.engines import Engine
 from simulations.finished_runs import METHOD_FILE
-from simulations.launch import Engine, run
+from simulations.launch import run
 from simulations.superlink import local_superlink
 from simulations.sweep_file import Cell, read_sweep, same_experiment
 from simulations.sweep_progress import Progress, State

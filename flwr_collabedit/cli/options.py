@@ -26,6 +26,17 @@ Device = Annotated[
         "'balanced': over all GPUs, the rest on the CPU."
     ),
 ]
+Edit = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder that `collabedit edit` or `collabedit simulate` wrote.",
+        show_default=False,
+    ),
+]
+ChatTemplate = Annotated[
+    bool,
+    typer.Option(help="Put prompts into the chat template of an instruct model."),
+]
 AsJson = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON object instead of text."),

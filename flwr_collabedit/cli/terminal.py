@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any
 
-import torch
 import typer
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -118,34 +117,39 @@ def terminal(as_json: bool = False) -> Iterator[Terminal]:
     except CollabEditError as error:
         code = ExitCode.EXHAUSTED if NO_SPACE in str(error) else ExitCode.MISTAKE
         raise _ended(told, type(error).__name__, str(error), code) from None
-    except torch.OutOfMemoryError as error:
-        reason = str(error).split(". ")[0]
-        text = (
-            f"{reason}. Use a smaller batch (--batch-size), weights in half precision "
-            "(--dtype bfloat16), more GPUs (--device balanced) or --device cpu."
-        )
-        raise _ended(told, "OutOfMemory", text, ExitCode.EXHAUSTED) from None
     except Exception as error:
-        if not (text := _of_the_system(error)):
+        code, text = _of_the_system(error)
+        if not text:
             raise
-        full = NO_SPACE in text
-        code = ExitCode.EXHAUSTED if full else ExitCode.MISTAKE
         raise _ended(told, type(error).__name__, text, code) from None
     except KeyboardInterrupt:
         text = "Interrupted; what was finished is kept."
         raise _ended(told, "Interrupted", text, ExitCode.INTERRUPTED) from None
 
 
-def _of_the_system(error: Exception) -> str:
-    """Return what to tell of a file system's refusal; nothing of another error."""
-    if NO_SPACE in str(error) or getattr(error, "errno", None) == errno.EDQUOT:
-        return (
-            f"{error}: {NO_SPACE if NO_SPACE not in str(error) else 'the disk is full'}"
-            ". Nothing half-written was left; free some space or write to another disk."
+def _of_the_system(error: Exception) -> tuple[ExitCode, str]:
+    """Return what to tell of a machine's refusal; no text of another error."""
+    reason = str(error)
+    # By name, since importing torch for its error would slow down every --help.
+    if type(error).__name__ == "OutOfMemoryError":
+        text = (
+            f"{reason.split('. ')[0]}. Use fewer edits at a time (edits_per_batch), "
+            "weights in half precision (--dtype bfloat16), more GPUs (--device "
+            "balanced) or --device cpu."
         )
+        return ExitCode.EXHAUSTED, text
+    if NO_SPACE in reason or getattr(error, "errno", None) == errno.EDQUOT:
+        text = (
+            f"{reason}. Nothing half-written was left; free some space or write to "
+            "another disk."
+        )
+        return ExitCode.EXHAUSTED, text
     if isinstance(error, PermissionError):
-        return f"{error}. Choose a place where you may read and write."
-    return ""
+        return (
+            ExitCode.MISTAKE,
+            f"{reason}. Choose a place where you may read or write.",
+        )
+    return ExitCode.MISTAKE, ""
 
 
 def _ended(told: Terminal, kind: str, text: str, code: ExitCode) -> typer.Exit:

@@ -8,6 +8,7 @@ deployment. No fact is in it.
 
 import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from flwr_collabedit.models.fingerprint import fingerprint
 from flwr_collabedit.models.language_model import LanguageModel
 
 DELTA_FILE = "delta.safetensors"
+_PACKAGES = ("flwr-collabedit", "flwr", "torch", "transformers", "datasets")
 
 
 class EditCard(BaseModel):
@@ -115,6 +117,16 @@ def load_edit(path: Path) -> tuple[dict[str, Tensor], EditCard]:
             f"Expected an edit in '{file}', but it cannot be read: {reason}. Make it "
             "again, or take another copy."
         ) from error
+
+
+def is_edit(path: Path) -> bool:
+    """Return whether there is an edit, damaged or not."""
+    return (path / DELTA_FILE).is_file() or path.suffix == ".safetensors"
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that decide on an edit."""
+    return {name: version(name) for name in _PACKAGES}
 
 
 def check_base(lm: LanguageModel, card: EditCard) -> None:

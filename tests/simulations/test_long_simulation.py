@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from flwr_collabedit.errors import CheckpointError
-from simulations.launch import Engine, run
+from simulations.engines import Engine
+from simulations.launch import run
 from simulations.settings import ExperimentSettings
 
 OPTIONS = {
@@ -81,7 +82,7 @@ def kept(folder, copy, last):
     for path in (copy / "checkpoints").glob("round-*"):
         if int(path.stem.removeprefix("round-")) > last:
             path.unlink()
-    for name in ("summary.json", "deltas.safetensors", "report.md"):
+    for name in ("summary.json", "delta.safetensors", "report.md"):
         (copy / name).unlink()
     return copy
 
@@ -97,7 +98,7 @@ def test_a_run_goes_on_from_its_folder(finished, tmp_path, last):
     # What is measured of the model may change; here it does not.
     run(settings(copy, resume=True, checkpoints="last"), Engine.IN_PROCESS)
 
-    for name in ("deltas.safetensors", "checkpoints/round-00003.safetensors"):
+    for name in ("delta.safetensors", "checkpoints/round-00003.safetensors"):
         assert (copy / name).read_bytes() == (finished / name).read_bytes()
     assert numbers_of(copy) == numbers_of(finished) == [0, 1, 2, 3]
     one, other = read(copy), read(finished)

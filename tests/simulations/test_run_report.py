@@ -11,7 +11,7 @@ from rich.console import Console
 
 from flwr_collabedit.strategies import RoundReport
 from simulations.notices import notices, notices_in_short
-from simulations.report import print_report, summarize_run, write_report
+from simulations.report import report_parts, summarize_run, write_report
 from simulations.run_folder import RunFolder
 from simulations.settings import ExperimentSettings
 
@@ -36,7 +36,9 @@ def written(folder, rounds):
 
 def printed(folder):
     console = Console(file=io.StringIO(), width=300)
-    print_report(folder, console)
+    found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    for part in report_parts(folder, found):
+        console.print(part)
     return console.file.getvalue()
 
 

@@ -7,8 +7,9 @@ from flwr.app import Context, RecordDict
 from safetensors.torch import load_file
 
 from flwr_collabedit.errors import ConfigurationError
+from simulations.engines import Engine
 from simulations.in_process import InProcessGrid, run_in_process
-from simulations.launch import Engine, run
+from simulations.launch import run
 from simulations.run_folder import RunFolder
 from simulations.settings import ExperimentSettings
 
@@ -40,7 +41,7 @@ def test_a_run_edits_as_the_pooled_reference_and_leaves_its_results(engine, tmp_
     assert summary["seconds"] > 0
     rounds = (tmp_path / "rounds.jsonl").read_text().splitlines()
     assert [json.loads(line)["server_round"] for line in rounds] == [0, 1, 2]
-    assert set(load_file(tmp_path / "deltas.safetensors")) == set(
+    assert set(load_file(tmp_path / "delta.safetensors")) == set(
         summary["gap_to_pooled"]
     )
     assert "| CollabEdit |" in (tmp_path / "report.md").read_text()
@@ -130,7 +131,7 @@ def test_a_received_vector_answers_the_senders_fact_without_a_gradient_step(
     assert received["EA"] >= 75
     # Each vector went to the one other client: all steps are made once, saved once.
     assert slot["mediator"]["steps-saved"] == slot["mediator"]["gradient-steps"] > 0
-    assert not (tmp_path / "deltas.safetensors").exists()
+    assert not (tmp_path / "delta.safetensors").exists()
     assert "| mean: received |" in (tmp_path / "report.md").read_text()
 
 

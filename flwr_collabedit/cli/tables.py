@@ -1,0 +1,30 @@
+"""Tables that several commands show."""
+
+from collections.abc import Mapping
+
+from rich.console import RenderableType
+
+from flwr_collabedit.evaluation.report import (
+    SCORE_COLUMNS,
+    SCORE_LEGEND,
+    Row,
+    render_rich,
+)
+
+
+def score_table(scores: Mapping[str, Mapping[str, float]]) -> list[RenderableType]:
+    """Return the scores' table and its legend; nothing where nothing was scored.
+
+    Columns that no method has a value for are left out.
+    """
+    if not scores:
+        return []
+    rows: list[Row] = [
+        {**values, "method": method} for method, values in scores.items()
+    ]
+    columns = [
+        column
+        for column in SCORE_COLUMNS
+        if any(row.get(column.key) is not None for row in rows)
+    ]
+    return [render_rich("Scores", columns, rows), f"[dim]{SCORE_LEGEND}[/dim]"]

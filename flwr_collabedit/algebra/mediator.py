@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
 
 NEAR_EQUAL = 0.99
 _CALIBRATION_VECTORS = 2_000
+_KEYS = "keys/"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,29 @@ class MediatorVectors:
         return MediatorVectors(
             self.z[index], self.delta[index], keys, self.gradient_steps[index]
         )
+
+    def sizes(self) -> dict[str, float]:
+        """Return the norm of the largest target, residual and key of each weight."""
+        rows = {"targets": self.z, "residuals": self.delta}
+        rows |= {f"keys of {name}": keys.T for name, keys in self.keys.items()}
+        return {
+            name: float(vector_norm(one, dim=1).max()) if len(self) else 0.0
+            for name, one in rows.items()
+        }
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the vectors by name, as a file holds them."""
+        keys = {f"{_KEYS}{name}": keys for name, keys in self.keys.items()}
+        steps = self.gradient_steps
+        return {"z": self.z, "delta": self.delta, "steps": steps, **keys}
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], parameters: Sequence[str]
+    ) -> "MediatorVectors":
+        """Return what :meth:`to_tensors` gave, of these weights in this order."""
+        keys = {name: tensors[f"{_KEYS}{name}"] for name in parameters}
+        return cls(tensors["z"], tensors["delta"], keys, tensors["steps"])
 
     @classmethod
     def join(cls, parts: "Sequence[MediatorVectors]") -> "MediatorVectors":

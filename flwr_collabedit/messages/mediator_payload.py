@@ -13,9 +13,10 @@ from torch import Tensor
 
 from flwr_collabedit.algebra.mediator import MediatorVectors
 from flwr_collabedit.errors import PayloadError
+from flwr_collabedit.messages.array_reading import read_array
 from flwr_collabedit.messages.instruction import Instruction, WireDtype
 from flwr_collabedit.messages.payloads import Arrays, array_keys, to_record
-from flwr_collabedit.messages.replies import checked_records
+from flwr_collabedit.messages.replies import NO_LIMITS, ReplyLimits, checked_records
 
 Shapes = Mapping[str, tuple[int, int]]
 
@@ -38,7 +39,7 @@ def read_vectors_reply(
     content: RecordDict,
     instruction: Instruction,
     shapes: Shapes,
-    max_norm: float | None = None,
+    limits: ReplyLimits = NO_LIMITS,
 ) -> MediatorVectors:
     """Return the vectors that a client has uploaded, after checking all of them.
 
@@ -46,11 +47,12 @@ def read_vectors_reply(
     ------
     PayloadError
         If a record is missing, the reply answers another instruction, slot or model,
-        or its arrays fail `unpack_vectors` or exceed ``max_norm``.
+        or its arrays fail `unpack_vectors` or exceed a limit.
     """
-    record, num_edits = checked_records(content, instruction)
-    arrays = [array.numpy() for array in record.values()]
+    record, num_edits = checked_records(content, instruction, limits)
+    arrays = [read_array(key, array) for key, array in record.items()]
     vectors = unpack_vectors(arrays, shapes, num_edits)
+    max_norm = limits.max_norm
     if max_norm is not None:
         norm = max(float(t.norm()) for t in (vectors.delta, *vectors.keys.values()))
         if norm > max_norm:

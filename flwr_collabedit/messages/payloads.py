@@ -30,6 +30,7 @@ Arrays: TypeAlias = list[NDArray[np.generic]]
 
 ARRAYS, METRICS, CONFIG = "arrays", "metrics", "config"
 NUM_EDITS = "num-examples"
+_LONGEST_NAME = 200
 SENDER = "sender"
 """Key, in a reply's config record, of the client's name."""
 RESIDUAL_SQUARE = "residual-square"
@@ -74,11 +75,13 @@ def sender_of(reply: Message) -> str:
     PayloadError
         If it gives none.
     """
-    name = reply.content.config_records[CONFIG].get(SENDER, "")
-    if not isinstance(name, str) or not name:
+    config = reply.content.config_records.get(CONFIG)
+    name = "" if config is None else config.get(SENDER, "")
+    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
         raise PayloadError(
-            f"Expected the client's name under {SENDER!r}, found {name!r}. Use the "
-            "ClientApp of flwr_collabedit."
+            f"Expected the client's name under {SENDER!r}, 1 to {_LONGEST_NAME} "
+            f"characters, found {shorten([name])[:80]}. Use the ClientApp of "
+            "flwr_collabedit."
         )
     return name
 
@@ -177,17 +180,19 @@ def pack_delta(delta: Tensor, dtype: WireDtype) -> Arrays:
 
 
 def unpack_delta(
-    parts: Sequence[NDArray[np.generic]], shape: tuple[int, int]
+    parts: Sequence[NDArray[np.generic]], shape: tuple[int, int], num_edits: int
 ) -> Tensor:
     """Return a client's delta, ``shape = (d_value, d_key)``, float64, once checked.
 
     Raises
     ------
     PayloadError
-        If the shape is another or a value is not finite.
+        If the shape is another, a value is not finite, or no edit stands behind it.
     """
     (array,) = parts
     _check_array("delta", array, shape)
+    if num_edits == 0 and array.any():
+        raise PayloadError("delta is not zero, but stands for no edit.")
     return _float64(array)
 
 
@@ -220,6 +225,8 @@ def unpack_statistics(
                 f"key_factor has rank {rank} for only {num_edits} edits."
             )
         return SealedFactors(_tensor(first), _tensor(second), num_edits)
+    if num_edits == 0 and (first.any() or second.any()):
+        raise PayloadError("gram and cross are not zero, but stand for no edit.")
     gram = _square(_float64(first), d_key)
     if not is_semidefinite(gram, torch.finfo(torch.from_numpy(first).dtype).eps):
         raise PayloadError("gram is not positive semidefinite.")

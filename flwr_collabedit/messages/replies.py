@@ -1,17 +1,20 @@
 """What the server takes from a client's reply, after checking all of it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 from torch import Tensor
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
 from flwr_collabedit.algebra.factors import SealedFactors
-from flwr_collabedit.errors import PayloadError, shorten
+from flwr_collabedit.algebra.sizes import statistics_sizes
+from flwr_collabedit.errors import MatrixError, PayloadError, shorten
 from flwr_collabedit.evaluation.metrics import MetricSums
+from flwr_collabedit.messages.array_reading import read_array
 from flwr_collabedit.messages.instruction import Instruction
 from flwr_collabedit.messages.payloads import (
     ARRAYS,
@@ -19,10 +22,30 @@ from flwr_collabedit.messages.payloads import (
     METRICS,
     NUM_EDITS,
     array_keys,
+    num_edits_of,
+    sender_of,
     unpack_delta,
     unpack_statistics,
 )
 
+
+@dataclass(frozen=True)
+class ReplyLimits:
+    """What a reply may not exceed, whatever the others are like.
+
+    Attributes
+    ----------
+    max_norm : float or None
+        Frobenius norm of each array.
+    max_edits : int or None
+        Edits that it stands for.
+    """
+
+    max_norm: float | None = None
+    max_edits: int | None = None
+
+
+NO_LIMITS = ReplyLimits()
 Parts = Sequence[NDArray[np.generic]]
 Contribution = EditStatistics | SealedFactors
 T = TypeVar("T")
@@ -32,7 +55,7 @@ def read_reply(
     content: RecordDict,
     instruction: Instruction,
     shapes: Mapping[str, tuple[int, int]],
-    max_norm: float | None = None,
+    limits: ReplyLimits = NO_LIMITS,
 ) -> dict[str, Contribution]:
     """Return the statistics of a reply by parameter, in the form that they came in.
 
@@ -42,14 +65,14 @@ def read_reply(
     ------
     PayloadError
         If a record is missing, the reply answers another instruction or another model,
-        or its arrays fail `unpack_statistics` or exceed ``max_norm``.
+        or its arrays fail `unpack_statistics` or exceed a limit.
     """
-    arrays, num_edits = checked_records(content, instruction)
+    arrays, num_edits = checked_records(content, instruction, limits)
 
     def unpack(name: str, parts: Parts) -> Contribution:
         return unpack_statistics(parts, instruction.form, shapes[name], num_edits)
 
-    return _unpack_all(arrays, instruction, max_norm, unpack)
+    return _unpack_all(arrays, instruction, limits, unpack)
 
 
 def as_statistics(found: Contribution) -> EditStatistics:
@@ -57,22 +80,86 @@ def as_statistics(found: Contribution) -> EditStatistics:
     return found.statistics() if isinstance(found, SealedFactors) else found
 
 
+def sizes_of(found: Mapping[str, Contribution]) -> dict[str, float]:
+    """Return how large the keys of each weight and the residuals are, an edit.
+
+    Raises
+    ------
+    PayloadError
+        If a weight's two matrices cannot be of the same edits.
+    """
+    sizes = {"residuals": 0.0}
+    for name, one in found.items():
+        try:
+            keys, residuals = statistics_sizes(one)
+        except MatrixError as error:
+            raise PayloadError(f"{name}: {error}") from None
+        sizes[f"keys of {name}"] = keys
+        sizes["residuals"] = max(sizes["residuals"], residuals)
+    return sizes
+
+
+def check_same_count(reply: Message, before: Mapping[str, int]) -> None:
+    """Raise unless a client stands for as many edits as before in the round.
+
+    Raises
+    ------
+    PayloadError
+        If it gives another number.
+    """
+    now, then = num_edits_of(reply), before.get(sender_of(reply))
+    if then is not None and now != then:
+        raise PayloadError(
+            f"{NUM_EDITS} is {now}, but was {then} earlier in this round. Use the "
+            "ClientApp of flwr_collabedit."
+        )
+
+
+def to_tensors(found: Mapping[str, Contribution]) -> dict[str, Tensor]:
+    """Return a reply's statistics as tensors, under ``<parameter>/<part>``."""
+    tensors: dict[str, Tensor] = {}
+    for name, one in found.items():
+        parts = (
+            {"key_factor": one.key_factor, "residual_factor": one.residual_factor}
+            if isinstance(one, SealedFactors)
+            else {"gram": one.gram, "cross": one.cross}
+        )
+        tensors |= {f"{name}/{part}": tensor for part, tensor in parts.items()}
+    return tensors
+
+
+def from_tensors(
+    tensors: Mapping[str, Tensor], measured: Sequence[str], num_edits: int
+) -> dict[str, Contribution]:
+    """Return what :func:`to_tensors` was given."""
+    found: dict[str, Contribution] = {}
+    for name in measured:
+        if f"{name}/gram" in tensors:
+            gram, cross = tensors[f"{name}/gram"], tensors[f"{name}/cross"]
+            found[name] = EditStatistics(gram, cross, num_edits)
+        else:
+            key = tensors[f"{name}/key_factor"]
+            residual = tensors[f"{name}/residual_factor"]
+            found[name] = SealedFactors(key, residual, num_edits)
+    return found
+
+
 def read_delta_reply(
     content: RecordDict,
     instruction: Instruction,
     shapes: Mapping[str, tuple[int, int]],
-    max_norm: float | None = None,
+    limits: ReplyLimits = NO_LIMITS,
 ) -> tuple[dict[str, Tensor], int]:
     """Return a client's solved deltas by parameter, and the number of its edits.
 
     As `read_reply`, for form ``delta``.
     """
-    arrays, num_edits = checked_records(content, instruction)
+    arrays, num_edits = checked_records(content, instruction, limits)
 
     def unpack(name: str, parts: Parts) -> Tensor:
-        return unpack_delta(parts, shapes[name])
+        return unpack_delta(parts, shapes[name], num_edits)
 
-    return _unpack_all(arrays, instruction, max_norm, unpack), num_edits
+    return _unpack_all(arrays, instruction, limits, unpack), num_edits
 
 
 def read_metric_sums(content: RecordDict, instruction: Instruction) -> MetricSums:
@@ -112,7 +199,7 @@ def checked_config(content: RecordDict, instruction: Instruction) -> ConfigRecor
 
 
 def checked_records(
-    content: RecordDict, instruction: Instruction
+    content: RecordDict, instruction: Instruction, limits: ReplyLimits = NO_LIMITS
 ) -> tuple[ArrayRecord, int]:
     """Return the arrays and the number of edits of a reply to this instruction.
 
@@ -128,8 +215,12 @@ def checked_records(
     if arrays is None or metrics is None:
         raise _missing(content, ARRAYS, METRICS)
     num_edits = metrics.get(NUM_EDITS)
-    if not isinstance(num_edits, int) or num_edits < 0:
+    if isinstance(num_edits, bool) or not isinstance(num_edits, int) or num_edits < 0:
         raise PayloadError(f"{NUM_EDITS} is {num_edits!r}; expected a count.")
+    if limits.max_edits is not None and num_edits > limits.max_edits:
+        raise PayloadError(
+            f"{NUM_EDITS} is {num_edits}; this run takes at most {limits.max_edits}."
+        )
     wanted = array_keys(instruction.measured, instruction.form)
     if list(arrays) != wanted:
         raise PayloadError(
@@ -148,15 +239,15 @@ def _missing(content: RecordDict, *names: str) -> PayloadError:
 def _unpack_all(
     arrays: ArrayRecord,
     instruction: Instruction,
-    max_norm: float | None,
+    limits: ReplyLimits,
     unpack: Callable[[str, Parts], T],
 ) -> dict[str, T]:
     found = {}
     for name in instruction.measured:
         keys = array_keys([name], instruction.form)
-        parts = [arrays[key].numpy() for key in keys]
+        parts = [read_array(key, arrays[key]) for key in keys]
         try:
-            _check_norms(parts, max_norm)
+            _check_norms(parts, limits.max_norm)
             found[name] = unpack(name, parts)
         except PayloadError as error:
             raise PayloadError(f"{name}: {error}") from None

@@ -24,6 +24,7 @@ from flwr_collabedit.errors import CheckpointError
 from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.strategies.round_report import RoundReport
 from flwr_collabedit.strategies.server_state import ServerState
+from flwr_collabedit.strategies.size_bound import SizeBound
 
 _REPORTS = "reports.json"
 _STATE = "state"
@@ -130,6 +131,7 @@ def _written(state: ServerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "num_edits": {name: s.num_edits for name, s in history.sums.items()},
         "ledger": [_entry(entry) for entry in state.ledger.entries],
         "took_part": {name: list(r) for name, r in state.took_part.items()},
+        "sizes": dict(state.bound.medians),
         "tagged": [astuple(entry) for entry in state.tagged],
         "inactive": {name: e.to_json() for name, e in state.inactive.items()},
         "augmented": {name: e.to_json() for name, e in state.augmented.items()},
@@ -176,6 +178,7 @@ def _read(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> ServerState
         took_part={name: tuple(r) for name, r in rest["took_part"].items()},
         tagged=tuple(Entry(*fields) for fields in rest["tagged"]),
         inactive=_edit_sets(rest["inactive"]),
+        bound=SizeBound(rest["sizes"]),
         left_out=_edit_sets(rest["left_out"]),
         augmented=_edit_sets(rest["augmented"]),
     )

@@ -35,8 +35,15 @@ from flwr_collabedit.errors import (
     SecondMomentError,
 )
 from flwr_collabedit.messages.instruction import Form
-from flwr_collabedit.messages.payloads import num_edits_of, sender_of
-from flwr_collabedit.messages.replies import as_statistics, read_reply
+from flwr_collabedit.messages.replies import (
+    as_statistics,
+    check_same_count,
+    from_tensors,
+    read_reply,
+    sizes_of,
+    to_tensors,
+)
+from flwr_collabedit.strategies.held_replies import HeldReplies
 from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
 from flwr_collabedit.strategies.server_state import ServerState
 from flwr_collabedit.strategies.withdrawal import Withdrawal
@@ -220,27 +227,27 @@ class CollabEditStrategy(WithdrawingStrategy):
         instruction = self.asked(report.server_round, measured)
         shapes = self.model.shapes
         totals = {name: StatisticsSum.zero(*shapes[name]) for name in measured}
-        figures = ReplyFigures()
-        entries: list[LedgerEntry] = []
+        figures, ledger = ReplyFigures(), self.state.ledger
 
         def accept(reply: Message) -> None:
-            found = read_reply(
-                reply.content, instruction, shapes, self.options.max_norm
-            )
-            for name in measured:
-                totals[name] = totals[name].plus(as_statistics(found[name]))
-            figures.add(reply)
-            report.edits_by_client[sender_of(reply)] = num_edits_of(reply)
-            factors = {n: f for n, f in found.items() if isinstance(f, SealedFactors)}
-            if factors and self.history.is_from_base:
-                sender = sender_of(reply)
-                entries.append(LedgerEntry(sender, report.server_round, factors))
+            found = read_reply(reply.content, instruction, shapes, self.options.limits)
+            check_same_count(reply, report.edits_by_client)
+            held.hold(reply, to_tensors(found), sizes_of(found))
 
-        accepted = self.ask(grid, nodes, instruction, accept, report)
-        ledger = self.state.ledger
-        # By name, so that the order of replies does not show in a checkpoint either.
-        for entry in sorted(entries, key=lambda entry: entry.client):
-            ledger = ledger.plus(entry)
+        with HeldReplies() as held:
+            accepted = self.ask(grid, nodes, instruction, accept, report, held)
+            for reply in held:
+                found = from_tensors(reply.tensors(), measured, reply.num_edits)
+                for name in measured:
+                    totals[name] = totals[name].plus(as_statistics(found[name]))
+                figures += reply.figures
+                report.edits_by_client[reply.sender] = reply.num_edits
+                factors = {
+                    n: f for n, f in found.items() if isinstance(f, SealedFactors)
+                }
+                if factors and self.history.is_from_base:
+                    number = report.server_round
+                    ledger = ledger.plus(LedgerEntry(reply.sender, number, factors))
         self.state = replace(self.state, ledger=ledger)
         figures.enter(report)
         return totals, figures, accepted

@@ -1,6 +1,7 @@
 """What every editing strategy shares: its options, and what clients declare."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from logging import INFO
 from typing import Any
 
@@ -22,6 +23,7 @@ from flwr_collabedit.strategies.declarations import (
     with_decisions,
 )
 from flwr_collabedit.strategies.evaluation_figures import own_efficacy
+from flwr_collabedit.strategies.held_replies import HeldReplies
 from flwr_collabedit.strategies.messenger import Messenger
 from flwr_collabedit.strategies.round_guard import RoundGuard
 from flwr_collabedit.strategies.round_keeper import RoundKeeper
@@ -151,11 +153,22 @@ class EditStrategy(RoundLoop):
         instruction: Instruction,
         accept: Callable[[Message], None],
         report: RoundReport,
+        held: HeldReplies,
     ) -> list[int]:
-        """Run one training exchange; return the nodes whose replies were accepted."""
+        """Run one training exchange; return the nodes whose replies were accepted.
+
+        ``accept`` puts what it takes into ``held``; what is left there in the end is of
+        these nodes.
+        """
         messages = self.messenger.messages(nodes, instruction, self.state)
         what = ", ".join(instruction.measured) or instruction.phase
-        return self.messenger.exchange(grid, messages, what, accept, report)
+
+        def settle() -> dict[str, str]:
+            bound = self.state.bound.after(held.sizes)
+            self.state = replace(self.state, bound=bound)
+            return held.settle(bound, self.options.size_factor)
+
+        return self.messenger.exchange(grid, messages, what, accept, report, settle)
 
     @property
     def identity(self) -> dict[str, str]:

@@ -91,11 +91,13 @@ def run_exchange(
     label: str,
     min_replies: int,
     timeout_s: float,
+    settle: Callable[[], Mapping[int, str]] = dict,
 ) -> Outcome:
     """Send the messages and hand every reply to ``accept`` as it arrives.
 
-    A reply that carries an error, that ``accept`` refuses with a `PayloadError` or that
-    does not arrive in time is left out and logged; it costs nobody else anything.
+    A reply that carries an error, that ``accept`` refuses with a `PayloadError`, that
+    does not arrive in time or that ``settle``, called when all have come, names with a
+    reason is left out and logged; it costs nobody else anything.
 
     Raises
     ------
@@ -112,11 +114,14 @@ def run_exchange(
             outcome.accepted.append(node)
         else:
             outcome.dropped[node] = reason
-            log(WARNING, "%s: left out client node %s: %s", label, node, reason)
         done = len(messages) - len(missing)
         log(INFO, "%s: %s of %s replies", label, done, len(messages))
     for node in missing:
         outcome.dropped[node] = f"no reply within {timeout_s:.0f} s"
+    outcome.dropped |= settle()
+    outcome.accepted = [n for n in outcome.accepted if n not in outcome.dropped]
+    for node, reason in outcome.dropped.items():
+        log(WARNING, "%s: left out client node %s: %s", label, node, reason)
     if len(outcome.accepted) < min_replies:
         raise AggregationError(
             f"{label}: expected at least {min_replies} valid replies, found "
@@ -140,14 +145,18 @@ def _try(accept: Callable[[Message], None], reply: Message) -> str | None:
 def _stream(
     grid: Grid, messages: Sequence[Message], timeout_s: float
 ) -> Iterator[Message]:
-    pending = list(grid.push_messages(messages))
+    """Yield one reply a message, of the node that it was sent to; no other."""
+    asked = [message.metadata.dst_node_id for message in messages]
+    pending = dict(zip(grid.push_messages(messages), asked, strict=True))
     end = time.monotonic() + timeout_s
     while pending and time.monotonic() < end:
-        arrived: set[str] = set()
-        for start in range(0, len(pending), _PULL_AT_ONCE):
-            for reply in grid.pull_messages(pending[start : start + _PULL_AT_ONCE]):
-                arrived.add(reply.metadata.reply_to_message_id)
-                yield reply
-        pending = [message_id for message_id in pending if message_id not in arrived]
+        arrived, ids = False, list(pending)
+        for start in range(0, len(ids), _PULL_AT_ONCE):
+            for reply in grid.pull_messages(ids[start : start + _PULL_AT_ONCE]):
+                metadata = reply.metadata
+                if pending.get(metadata.reply_to_message_id) == metadata.src_node_id:
+                    del pending[metadata.reply_to_message_id]
+                    arrived = True
+                    yield reply
         if not arrived:
             time.sleep(_POLL_S)

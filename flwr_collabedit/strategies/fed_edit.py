@@ -15,7 +15,11 @@ from flwr.common import log
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from flwr_collabedit.algebra.mediator import calibrated_alpha, select_relevant
+from flwr_collabedit.algebra.mediator import (
+    MediatorVectors,
+    calibrated_alpha,
+    select_relevant,
+)
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError, PayloadError
 from flwr_collabedit.evaluation.metrics import MetricSums
@@ -32,6 +36,7 @@ from flwr_collabedit.messages.personal_task import (
 from flwr_collabedit.messages.replies import checked_records
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
 from flwr_collabedit.strategies.exchange import build_messages
+from flwr_collabedit.strategies.held_replies import HeldReplies
 from flwr_collabedit.strategies.mediator_store import Entry, MediatorStore, joined
 from flwr_collabedit.strategies.personal_report import personal_figures
 from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
@@ -166,16 +171,23 @@ class FedEditStrategy(EditStrategy):
 
         def accept(reply: Message) -> None:
             vectors = read_vectors_reply(
-                reply.content, asked, self.model.shapes, self.options.max_norm
+                reply.content, asked, self.model.shapes, self.options.limits
             )
-            node = reply.metadata.src_node_id
-            self.store.add(slot, node, sender_of(reply), vectors)
-            report.num_edits += len(vectors)
-            steps = int(vectors.gradient_steps.sum())
-            report.count({"uploaded": len(vectors), "gradient-steps": steps})
-            figures.add(reply)
+            self.store.check(slot, reply.metadata.src_node_id, sender_of(reply))
+            held.hold(reply, vectors.to_tensors(), vectors.sizes())
 
-        accepted = sorted(self.ask(grid, nodes, asked, accept, report))
+        with HeldReplies() as held:
+            accepted = sorted(self.ask(grid, nodes, asked, accept, report, held))
+            for one in held:
+                vectors = MediatorVectors.from_tensors(
+                    one.tensors(), self.model.parameters
+                )
+                node = self.messenger.node_of(one.sender)
+                self.store.add(slot, node, one.sender, vectors)
+                report.num_edits += len(vectors)
+                steps = int(vectors.gradient_steps.sum())
+                report.count({"uploaded": len(vectors), "gradient-steps": steps})
+                figures += one.figures
         report.num_clients = len(accepted)
         figures.enter(report)
         report.residual_norm_before = figures.residual_norm
@@ -208,7 +220,7 @@ class FedEditStrategy(EditStrategy):
     def _re_edit(
         self, grid: Grid, chosen: Mapping[int, Any], alpha: float, report: RoundReport
     ) -> None:
-        slot, figures = report.server_round, ReplyFigures()
+        slot, found_figures = report.server_round, list[ReplyFigures]()
         report.count(dict.fromkeys(_RE_EDIT_FIGURES, 0))
         messages: list[Message] = []
         for node, (vectors, names) in chosen.items():
@@ -226,12 +238,13 @@ class FedEditStrategy(EditStrategy):
         def accept(reply: Message) -> None:
             checked_records(reply.content, expected)
             found = reply.content.metric_records[METRICS]
-            report.count({name: _number(found, name) for name in _RE_EDIT_FIGURES})
-            figures.add(reply)
+            counts = {name: _number(found, name) for name in _RE_EDIT_FIGURES}
+            found_figures.append(ReplyFigures.of(reply))
+            report.count(counts)
 
         if messages:
             self.messenger.exchange(grid, messages, "re-edit", accept, report)
-        figures.enter(report)
+        sum(found_figures, start=ReplyFigures()).enter(report)
         counts = report.mediator
         counts["rejected"] = counts.get("offered", 0) - counts.get("selected", 0)
 

@@ -51,8 +51,8 @@ class MediatorStore:
         self._num_slots, self._max_vectors = num_slots, max_vectors
         self._entries: list[Entry] = []
 
-    def add(self, slot: int, node: int, sender: str, vectors: MediatorVectors) -> None:
-        """Take one client's vectors of a slot.
+    def check(self, slot: int, node: int, sender: str) -> None:
+        """Check that a client may share in a slot.
 
         Raises
         ------
@@ -68,6 +68,10 @@ class MediatorStore:
                     f"{sender!r} shares in slot {slot}, but its vectors of slot "
                     f"{entry.slot} are here already."
                 )
+
+    def add(self, slot: int, node: int, sender: str, vectors: MediatorVectors) -> None:
+        """Take one client's vectors of a slot; see `check`."""
+        self.check(slot, node, sender)
         self._entries.append(Entry(slot, node, sender, vectors))
         # Replies arrive in any order; what is offered must not depend on it.
         self._entries.sort(key=lambda entry: (entry.slot, entry.sender))

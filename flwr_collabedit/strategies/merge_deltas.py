@@ -14,10 +14,12 @@ from torch import Tensor
 
 from flwr_collabedit.algebra.merging import WeightedSum
 from flwr_collabedit.algebra.schedule import check_schedule, editor_of
+from flwr_collabedit.algebra.sizes import root_mean_square
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.messages.replies import read_delta_reply
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
+from flwr_collabedit.strategies.held_replies import HeldReplies
 from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
 
 
@@ -129,14 +131,23 @@ class MergeDeltasStrategy(EditStrategy):
 
         def accept(reply: Message) -> None:
             deltas, num_edits = read_delta_reply(
-                reply.content, instruction, shapes, self.options.max_norm
+                reply.content, instruction, shapes, self.options.limits
             )
-            for name, delta in deltas.items():
-                mergers[name].add(delta, num_edits)
-            report.num_edits += num_edits
-            figures.add(reply)
+            sizes = {
+                f"delta of {name}": root_mean_square(delta, num_edits)
+                for name, delta in deltas.items()
+            }
+            held.hold(reply, deltas, sizes)
 
-        report.num_clients = len(self.ask(grid, nodes, instruction, accept, report))
+        with HeldReplies() as held:
+            accepted = self.ask(grid, nodes, instruction, accept, report, held)
+            for one in held:
+                for name, delta in one.tensors().items():
+                    mergers[name].add(delta, one.num_edits)
+                report.num_edits += one.num_edits
+                report.edits_by_client[one.sender] = one.num_edits
+                figures += one.figures
+        report.num_clients = len(accepted)
         figures.enter(report)
         report.sweep_residual_norms = [figures.residual_norm]
         report.residual_norm_before = figures.residual_norm

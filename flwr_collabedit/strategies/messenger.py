@@ -122,8 +122,13 @@ class Messenger:
         what: str,
         accept: Callable[[Message], None],
         report: RoundReport,
+        settle: Callable[[], Mapping[str, str]] = dict,
     ) -> list[int]:
-        """Send training messages; return the nodes whose replies were accepted."""
+        """Send training messages; return the nodes whose replies were accepted.
+
+        ``settle`` is called when all have come, and names the senders that are to be
+        left out, with the reasons.
+        """
         for message in messages:
             arrays = message.content.array_records[ARRAYS]
             report.download_bytes += record_bytes(arrays)
@@ -150,6 +155,7 @@ class Messenger:
             label=f"Round {report.server_round}, {what}",
             min_replies=needed,
             timeout_s=self.options.exchange_timeout_s,
+            settle=lambda: {senders[name]: why for name, why in settle().items()},
         )
         report.add_seconds("exchange", time.perf_counter() - started)
         report.dropped |= {str(node): why for node, why in outcome.dropped.items()}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.messages.instruction import WireDtype
+from flwr_collabedit.messages.replies import ReplyLimits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,11 @@ class RoundOptions:
         With the round's number it seeds who is asked.
     max_norm : float or None
         Bound on the Frobenius norm of each array in a reply.
+    max_edits : int or None
+        Bound on the edits that one reply may stand for.
+    size_factor : float or None
+        A reply may be so many times as large, an edit, as the median of the clients',
+        see `flwr_collabedit.strategies.size_bound`; ``None`` takes any size.
     exchange_timeout_s : float
         How long an exchange waits for replies.
     evaluate : bool
@@ -54,6 +60,8 @@ class RoundOptions:
     fraction_train: float = 1.0
     seed: int = 0
     max_norm: float | None = None
+    max_edits: int | None = None
+    size_factor: float | None = 8.0
     exchange_timeout_s: float = 3600.0
     evaluate: bool = True
     evaluate_every: int = 1
@@ -67,6 +75,10 @@ class RoundOptions:
             raise ConfigurationError(
                 "Expected min_available_nodes and min_replies of at least 1, found "
                 f"{self.min_available_nodes} and {self.min_replies}."
+            )
+        if self.size_factor is not None and self.size_factor <= 1:
+            raise ConfigurationError(
+                f"Expected size_factor above 1 or None, found {self.size_factor}."
             )
         if self.evaluate_every < 1:
             raise ConfigurationError(
@@ -82,6 +94,11 @@ class RoundOptions:
                 "Expected keep_checkpoints of at least 0 (all), found "
                 f"{self.keep_checkpoints}."
             )
+
+    @property
+    def limits(self) -> ReplyLimits:
+        """What every reply is held to, whatever the others send."""
+        return ReplyLimits(self.max_norm, self.max_edits)
 
     def is_evaluated(self, server_round: int, num_rounds: int) -> bool:
         """Return whether clients are scored after a round."""

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from flwr.app import Message, MetricRecord
 
+from flwr_collabedit.errors import PayloadError
 from flwr_collabedit.evaluation.metrics import MetricSums, summarize
 from flwr_collabedit.messages.payloads import (
     ARRAYS,
@@ -20,6 +21,8 @@ from flwr_collabedit.strategies.evaluation_figures import (
     efficacy_by_round,
     health_figures,
 )
+
+_PHASES = ("targets", "measure")
 
 
 @dataclass
@@ -143,34 +146,63 @@ def _defined(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+@dataclass(frozen=True)
 class ReplyFigures:
-    """What the accepted replies of one exchange say besides their arrays."""
+    """What accepted replies of one exchange say besides their arrays.
 
-    def __init__(self) -> None:
-        self.upload_bytes = 0
-        self._residual_square = 0.0
-        self._slowest = {"targets": 0.0, "measure": 0.0}
+    Attributes
+    ----------
+    upload_bytes : int
+        Of their arrays.
+    residual_square : float
+        Sum of the squares of all residuals.
+    slowest : mapping of str to float
+        Seconds of the slowest client in each phase.
+    """
 
-    def add(self, reply: Message) -> None:
-        """Take over one reply's numbers."""
-        self.upload_bytes += record_bytes(reply.content.array_records[ARRAYS])
-        self._residual_square += _number(reply, RESIDUAL_SQUARE)
-        for phase, seconds in self._slowest.items():
-            self._slowest[phase] = max(seconds, _number(reply, f"seconds-{phase}"))
+    upload_bytes: int = 0
+    residual_square: float = 0.0
+    slowest: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, reply: Message) -> Self:
+        """Return one reply's numbers.
+
+        Raises
+        ------
+        PayloadError
+            If one is negative or not finite.
+        """
+        phases = {name: _number(reply, f"seconds-{name}") for name in _PHASES}
+        size = record_bytes(reply.content.array_records[ARRAYS])
+        return cls(size, _number(reply, RESIDUAL_SQUARE), phases)
+
+    def __add__(self, other: "ReplyFigures") -> "ReplyFigures":
+        slowest = {
+            name: max(self.slowest.get(name, 0.0), other.slowest.get(name, 0.0))
+            for name in _PHASES
+        }
+        return ReplyFigures(
+            self.upload_bytes + other.upload_bytes,
+            self.residual_square + other.residual_square,
+            slowest,
+        )
 
     @property
     def residual_norm(self) -> float:
         """Frobenius norm of all clients' residuals."""
-        return math.sqrt(self._residual_square)
+        return math.sqrt(self.residual_square)
 
     def enter(self, report: RoundReport) -> None:
         """Add bytes and seconds to the round's report."""
         report.upload_bytes += self.upload_bytes
-        for phase, seconds in self._slowest.items():
+        for phase, seconds in self.slowest.items():
             report.add_seconds(phase, seconds)
 
 
 def _number(reply: Message, key: str) -> float:
     """Return a number from a reply's metrics, 0 where it has none."""
     value = reply.content.metric_records[METRICS].get(key, 0)
-    return float(value) if isinstance(value, int | float) else 0.0
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise PayloadError(f"{key} is {value!r}; expected a finite number from 0.")
+    return float(value)

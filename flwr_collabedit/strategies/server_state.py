@@ -10,6 +10,7 @@ from flwr_collabedit.algebra.history import EditHistory
 from flwr_collabedit.algebra.ledger import Ledger
 from flwr_collabedit.conflict_resolution import Entry
 from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.strategies.size_bound import SizeBound
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class ServerState:
         Edits that were written with their augmentations.
     tagged : tuple of Entry
         Keyed tags of the edits that count, for conflicts with later ones.
+    bound : SizeBound
+        How large clients' replies have been.
     """
 
     deltas: Mapping[str, Tensor] = field(default_factory=dict)
@@ -44,6 +47,7 @@ class ServerState:
     left_out: Mapping[str, EditSet] = field(default_factory=dict)
     augmented: Mapping[str, EditSet] = field(default_factory=dict)
     tagged: tuple[Entry, ...] = ()
+    bound: SizeBound = field(default_factory=SizeBound)
 
     def with_participants(self, names: Sequence[str], server_round: int) -> Self:
         """Return the state in which these clients took part in a round."""

@@ -101,11 +101,11 @@ class WithdrawingStrategy(EditStrategy, ABC):
     ) -> None:
         instruction = self.asked(report.server_round, self.model.parameters, "withdraw")
         found: dict[str, Mapping[str, Contribution]] = {}
-        shapes, max_norm = self.model.shapes, self.options.max_norm
+        shapes, limits = self.model.shapes, self.options.limits
 
         def accept(reply: Message) -> None:
             name = sender_of(reply)
-            found[name] = read_reply(reply.content, instruction, shapes, max_norm)
+            found[name] = read_reply(reply.content, instruction, shapes, limits)
 
         by_node = {self.messenger.node_of(name): e for name, e in edits.items()}
         messages = self.messenger.messages(

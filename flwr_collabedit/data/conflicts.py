@@ -183,6 +183,7 @@ class _Objects:
                 "conflicts_with": case_id,
                 "copied_from": None,
                 "related": (),
+                "multi_hop": (),
             }
         )
 

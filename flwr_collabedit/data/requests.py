@@ -58,6 +58,23 @@ class Question(BaseModel):
     answer: Text
 
 
+class MultiHopQuestion(BaseModel):
+    """A question whose answer follows from one or more edits and what stays true.
+
+    Attributes
+    ----------
+    phrasings : tuple of str
+        Complete prompts that ask the same, at least one.
+    answers : tuple of str
+        The answer after the edits and other names of it, at least one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    phrasings: Annotated[tuple[Text, ...], Field(min_length=1)]
+    answers: Annotated[tuple[Text, ...], Field(min_length=1)]
+
+
 class EvaluationCase(BaseModel):
     """An edit request and everything that only its scoring sees.
 
@@ -83,6 +100,8 @@ class EvaluationCase(BaseModel):
     related : tuple of Question
         Facts that support this one, each asked by a prompt with the subject in it.
         They are not scored; `flwr_collabedit.data.augmentation` edits them too.
+    multi_hop : tuple of MultiHopQuestion
+        What follows from this edit, together with others where it takes several.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,6 +114,7 @@ class EvaluationCase(BaseModel):
     copied_from: Annotated[int, Field(ge=0)] | None = None
     conflicts_with: int | str | None = None
     related: tuple[Question, ...] = ()
+    multi_hop: tuple[MultiHopQuestion, ...] = ()
 
     @property
     def rewrite_prompt(self) -> str:

@@ -126,8 +126,8 @@ def test_a_case_id_that_occurs_twice_is_refused_with_both_places(
         ("a.json", '[{"case_id": 1},', "expected JSON, found .*line 1"),
         ("a.json", '{"case_id": 1}', r"list of records, found dict; .*\.jsonl"),
         ("a.json", "[5]", "record 0: expected an object, found 5"),
-        ("a.jsonl", "\n{bad\n", "line 2: expected JSON"),
-        ("a.jsonl", "[]\n", "record 0: expected an object"),
+        ("a.jsonl", "\n{bad\n", r"record 0 \(line 2\): expected JSON"),
+        ("a.jsonl", "[]\n", r"record 0 \(line 1\): expected an object"),
     ],
 )
 def test_a_file_of_another_form_is_refused(

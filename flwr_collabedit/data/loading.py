@@ -5,7 +5,12 @@ from pathlib import Path
 
 from flwr_collabedit.data.conflicts import ConflictPair
 from flwr_collabedit.data.easy import read_conflict_pair
-from flwr_collabedit.data.reading import parse_record, read_data_set, read_raw
+from flwr_collabedit.data.reading import (
+    parse_record,
+    place_of,
+    read_data_set,
+    read_raw,
+)
 from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.data.zsre import ZsreTarget
 from flwr_collabedit.errors import RequestFormatError
@@ -97,5 +102,7 @@ def load_conflict_pairs(
                 )
             )
         except RequestFormatError as error:
-            raise RequestFormatError(f"{source}, {error}") from error
+            raise RequestFormatError(
+                f"{source}, {place_of(raw, index)}: {error}"
+            ) from error
     return pairs

@@ -136,3 +136,25 @@ def _question(item: Any, field: str, true: str | None) -> Question:
             f"record's target_true), found {item!r}"
         )
     return Question(prompt=prompt.strip(), answer=answer.strip())
+
+
+def to_plain(case: EvaluationCase) -> dict[str, Any]:
+    """Return a case as a plain record; reading that gives the case again.
+
+    ``same_subject``, ``related`` and ``multi_hop`` questions have no place in it, and
+    nothing of them is kept.
+    """
+    request = case.request
+    values: dict[str, Any] = {
+        "case_id": request.case_id,
+        "subject": request.subject,
+        "prompt": request.prompt,
+        "target_new": request.target_new,
+        "target_true": case.target_true,
+        "relation_id": request.relation_id,
+        "paraphrases": list(case.paraphrase_prompts),
+        "neighborhood": [question.model_dump() for question in case.neighborhood],
+    }
+    return {
+        name: value for name, value in values.items() if value not in (None, "", [])
+    }

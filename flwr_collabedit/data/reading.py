@@ -32,6 +32,8 @@ class ReadRecord:
         Its place in the data set, from 0.
     line : int or None
         Where it begins in a file of lines, from 1.
+    place : str
+        Both, and its case id, in words.
     cases : tuple of EvaluationCase
         Its edits; several only in MQuAKE, none where there is an error.
     error : str
@@ -40,6 +42,7 @@ class ReadRecord:
 
     index: int
     line: int | None
+    place: str
     cases: tuple[EvaluationCase, ...]
     error: str = ""
 
@@ -75,7 +78,9 @@ class DataSet:
         """
         for record in self.records:
             if record.error:
-                raise RequestFormatError(f"{self.source}, {record.error}")
+                raise RequestFormatError(
+                    f"{self.source}, {record.place}: {record.error}"
+                )
         return [case for record in self.records for case in record.cases]
 
 
@@ -116,14 +121,16 @@ def read_data_set(
     records: list[ReadRecord] = []
     seen: dict[int | str, int] = {}
     for index, found in enumerate(raw):
+        error, cases = "", ()
         try:
-            cases = parse_record(reader, found, index)
-            _check_ids(cases, index, seen)
-        except RequestFormatError as error:
-            records.append(ReadRecord(index, found.line, (), str(error)))
-        else:
-            seen |= {case.request.case_id: index for case in cases}
-            records.append(ReadRecord(index, found.line, tuple(cases)))
+            cases = tuple(parse_record(reader, found, index))
+            _check_ids(cases, seen)
+        except RequestFormatError as refusal:
+            error, cases = str(refusal), ()
+        seen |= {case.request.case_id: index for case in cases}
+        records.append(
+            ReadRecord(index, found.line, place_of(found, index), cases, error)
+        )
     return DataSet(str(source), data_format, is_guessed, tuple(records))
 
 
@@ -139,29 +146,33 @@ def read_raw(
     return raw
 
 
+def place_of(raw: RawRecord, index: int) -> str:
+    """Return where a record is: its number, line and case id as far as known."""
+    places = [f"line {raw.line}"] if raw.line is not None else []
+    if isinstance(raw.value, dict) and raw.value.get("case_id") is not None:
+        places.append(f"case_id {raw.value['case_id']!r}")
+    return f"record {index}" + (f" ({', '.join(places)})" if places else "")
+
+
 def parse_record(reader: Callable[[Record, int], T], raw: RawRecord, index: int) -> T:
     """Return what the reader makes of a record.
 
     Raises
     ------
     RequestFormatError
-        If it cannot; its text begins with the record's place in the source.
+        If it cannot.
     """
-    places = [f"line {raw.line}"] if raw.line is not None else []
-    if isinstance(raw.value, dict) and raw.value.get("case_id") is not None:
-        places.append(f"case_id {raw.value['case_id']!r}")
-    where = f"record {index}" + (f" ({', '.join(places)})" if places else "")
     if raw.error:
-        raise RequestFormatError(f"{where}: {raw.error}")
+        raise RequestFormatError(raw.error)
     if not isinstance(raw.value, dict):
-        raise RequestFormatError(f"{where}: expected an object, found {raw.value!r}")
+        raise RequestFormatError(f"expected an object, found {raw.value!r}")
     remedy = "correct the record, or check that the data format is the right one"
     try:
         return reader(raw.value, index)
     except ValidationError as error:
-        raise RequestFormatError(f"{where}: {_in_one_line(error)}; {remedy}") from error
+        raise RequestFormatError(f"{_in_one_line(error)}; {remedy}") from error
     except RequestFormatError as error:
-        raise RequestFormatError(f"{where}: {error}; {remedy}") from error
+        raise RequestFormatError(f"{error}; {remedy}") from error
 
 
 def _guess(source: str | Path, raw: Iterable[RawRecord]) -> str:
@@ -179,15 +190,13 @@ def _guess(source: str | Path, raw: Iterable[RawRecord]) -> str:
     )
 
 
-def _check_ids(
-    cases: Iterable[EvaluationCase], index: int, seen: dict[int | str, int]
-) -> None:
+def _check_ids(cases: Iterable[EvaluationCase], seen: dict[int | str, int]) -> None:
     for case in cases:
         case_id = case.request.case_id
         if case_id in seen:
             raise RequestFormatError(
-                f"record {index}: case_id {case_id!r} is the one of record "
-                f"{seen[case_id]} already; give every record its own"
+                f"case_id {case_id!r} is the one of record {seen[case_id]} already; "
+                "give every record its own"
             )
 
 

@@ -113,7 +113,7 @@ def test_a_case_id_that_occurs_twice_is_refused_with_both_places(
     path = write_json(tmp_path / "f.json", [other, counterfact_record, other])
 
     with pytest.raises(
-        RequestFormatError, match=r"f\.json, record 2: case_id 8 .* record 0 already"
+        RequestFormatError, match=r"f\.json, record 2 .*: case_id 8 .* record 0 already"
     ):
         load_cases(path)
 

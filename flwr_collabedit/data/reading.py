@@ -121,7 +121,8 @@ def read_data_set(
     records: list[ReadRecord] = []
     seen: dict[int | str, int] = {}
     for index, found in enumerate(raw):
-        error, cases = "", ()
+        error = ""
+        cases: tuple[EvaluationCase, ...] = ()
         try:
             cases = tuple(parse_record(reader, found, index))
             _check_ids(cases, seen)

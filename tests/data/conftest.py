@@ -95,3 +95,118 @@ def published_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the published records are not on this machine")
     return folder
+
+
+@pytest.fixture
+def mquake_record() -> dict[str, Any]:
+    return {
+        "case_id": 12,
+        "requested_rewrite": [
+            {
+                "prompt": "{} is a citizen of",
+                "relation_id": "P27",
+                "target_new": {"str": "Belmar", "id": "Q1"},
+                "target_true": {"str": "Nerith", "id": "Q2"},
+                "subject": "Ada Merrow",
+                "question": "What is the country of citizenship of Ada Merrow?",
+            },
+            {
+                "prompt": "The capital of {} is",
+                "relation_id": "P36",
+                "target_new": {"str": "Lyria", "id": "Q3"},
+                "target_true": {"str": "Vandor", "id": "Q4"},
+                "subject": "Belmar",
+                "question": "What is the capital of Belmar?",
+            },
+        ],
+        "questions": ["Where is the government of Ada Merrow?", "B?", "C?"],
+        "answer": "Sorun",
+        "answer_alias": [],
+        "new_answer": "Lyria",
+        "new_answer_alias": ["Lyria City", "Lyria"],
+        "single_hops": [{"question": "?", "cloze": "a", "answer": "b"}],
+        "new_single_hops": [],
+        "orig": {"triples": [["Q9", "P27", "Q2"]]},
+    }
+
+
+@pytest.fixture
+def wiki_recent_record() -> dict[str, Any]:
+    """KnowEdit's Wiki_recent: answers are lists of lists of synonyms."""
+    return {
+        "subject": "Leo Varn",
+        "prompt": "The place of death of Leo Varn is",
+        "target_new": "Lyria",
+        "portability": {
+            "Logical_Generalization": [
+                {"prompt": "Is Leo Varn alive?", "ground_truth": [["no"], ["dead"]]}
+            ],
+            "Reasoning": [
+                {
+                    "prompt": "The country in which Leo Varn died is",
+                    "ground_truth": [["Belmar", "Kingdom of Belmar"]],
+                }
+            ],
+            "Subject_Aliasing": [
+                {
+                    "prompt": "The place of death of L. Varn is",
+                    "ground_truth": [["Lyria"]],
+                }
+            ],
+        },
+        "locality": {
+            "Relation_Specificity": [
+                {
+                    "prompt": "The father of Leo Varn is",
+                    "ground_truth": [["Albert Varn", "A. Varn"]],
+                },
+                {"prompt": "The mother of Leo Varn is", "ground_truth": [[]]},
+                {"prompt": "The capital of Belmar is", "ground_truth": [["Vandor"]]},
+            ]
+        },
+    }
+
+
+@pytest.fixture
+def wikibio_record() -> dict[str, Any]:
+    return {
+        "text": "This is a Wikipedia passage about leo varn. Leo Varn was a painter.",
+        "labels": "He studied in Lyria.",
+        "concept": "leo varn",
+        "locality": {
+            "Relation_Specificity": [
+                {"prompt": "leo varn field of work", "ground_truth": ["painting"]}
+            ]
+        },
+    }
+
+
+@pytest.fixture
+def plain_record() -> dict[str, Any]:
+    return {
+        "subject": "Ostrava Minor",
+        "prompt": "The capital of {} is",
+        "target_new": "Lyria",
+    }
+
+
+@pytest.fixture
+def records(
+    plain_record: dict[str, Any],
+    counterfact_record: dict[str, Any],
+    easyedit_record: dict[str, Any],
+    zsre_record: dict[str, Any],
+    wiki_recent_record: dict[str, Any],
+    mquake_record: dict[str, Any],
+    easy_record: dict[str, Any],
+) -> dict[str, dict[str, Any]]:
+    """Return one record of every format."""
+    return {
+        "plain": plain_record,
+        "counterfact": counterfact_record,
+        "easyedit": easyedit_record,
+        "zsre": zsre_record,
+        "knowedit": wiki_recent_record,
+        "mquake": mquake_record,
+        "easy": easy_record,
+    }

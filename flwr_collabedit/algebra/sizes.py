@@ -37,10 +37,15 @@ def statistics_sizes(found: EditStatistics | SealedFactors) -> tuple[float, floa
     Raises
     ------
     MatrixError
-        If ``cross`` is no ``R K^T`` of keys with this gram matrix.
+        If ``gram`` has a higher rank than there are edits, or ``cross`` is no
+        ``R K^T`` of keys with this gram matrix.
     """
     if isinstance(found, EditStatistics):
         sealed = seal_statistics(found, tolerance=_TOLERANCE)
+        if sealed.rank > found.num_edits:
+            raise MatrixError(
+                f"gram has rank {sealed.rank}, but stands for {found.num_edits} edits."
+            )
         left = found.cross - sealed.residual_factor @ sealed.key_factor.T
         if vector_norm(left) > _UNEXPLAINED * vector_norm(found.cross):
             raise MatrixError(

@@ -137,10 +137,12 @@ class Messenger:
             needed = min(needed, self.options.min_replies)
 
         senders: dict[str, int] = {}
+        asked = {message.metadata.dst_node_id for message in messages}
 
         def accept_named(reply: Message) -> None:
             node, sender = reply.metadata.src_node_id, sender_of(reply)
-            if senders.setdefault(sender, node) != node:
+            owners = {known for known, name in self.names.items() if name == sender}
+            if senders.setdefault(sender, node) != node or owners & (asked - {node}):
                 raise PayloadError(f"Another client has the name {sender!r} already.")
             accept(reply)
             # A client that has connected anew has another node id than before.

@@ -99,7 +99,10 @@ def test_a_prompt_and_target_in_one_token_are_an_error():
     ("case", "text"),
     [
         (case_of("Norway"), "the end of the subject 'Norway'"),
-        (case_of(target="Oslo", paraphrases=("capital of is",)), "in the target 'Oslo'"),
+        (
+            case_of(target="Oslo", paraphrases=("capital of is",)),
+            "in the target 'Oslo'",
+        ),
     ],
     ids=["subject", "target"],
 )

@@ -5,11 +5,11 @@ from typing import Any
 
 from flwr_collabedit.evaluation.report import (
     GAP_COLUMNS,
-    SCORE_COLUMNS,
     SCORE_LEGEND,
     Column,
     Row,
     gap_rows,
+    score_columns,
 )
 from flwr_collabedit.messages.personal_task import RE_EDIT_SQUARES
 from simulations.conflict_tables import (
@@ -59,13 +59,15 @@ def run_tables(summary: dict[str, Any]) -> list[RunTable]:
         {"method": name, **row} for name, row in summary["scores"].items()
     ]
     tables: list[RunTable] = [
-        ("Scores over all edits", SCORE_COLUMNS, scores),
+        ("Scores over all edits", score_columns(scores), scores),
         ("Rounds", ROUND_COLUMNS, [_round_row(r) for r in summary["rounds"]]),
     ]
     if not summary["gap_to_pooled"] and "pooled" in summary["scores"]:
         # Personal models have no delta to compare with the pooled one's.
         shares = _shares(summary["scores"])
-        tables.insert(1, ("Percent of the pooled edit's", SCORE_COLUMNS, shares))
+        tables.insert(
+            1, ("Percent of the pooled edit's", score_columns(shares), shares)
+        )
     tables += [table[:3] for table in _round_tables(summary)]
     if rows := conflict_rows(summary.get("conflicts", {})):
         tables.append(("Contradicting edits", CONFLICT_COLUMNS, rows))

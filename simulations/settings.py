@@ -95,7 +95,9 @@ class ExperimentSettings(RoundSettings):
     num_rounds: Count = 2
     num_edits: Annotated[int, Field(ge=0)] = 200
     data: str = "embedded"
-    data_format: Literal["counterfact", "easy", "easyedit", "zsre"] = "counterfact"
+    data_format: Literal[
+        "counterfact", "easy", "easyedit", "knowedit", "mquake", "plain", "zsre"
+    ] = "counterfact"
     zsre_target: Literal["answers", "alt"] = "answers"
     subjects: Literal["real", "invented", "all"] = "real"
     partition: Literal["iid", "by-relation", "by-subject-cluster", "dirichlet"] = "iid"

@@ -17,11 +17,11 @@ from flwr_collabedit.editors.second_moment_file import (
 from flwr_collabedit.errors import RequestFormatError
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import summarize
+from flwr_collabedit.evaluation.record_check import check_cases
 from flwr_collabedit.export.edit_folder import EditCard, check_base, load_edit
 from flwr_collabedit.models.chat import chat_case
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.loading import load_language_model
-from flwr_collabedit.models.record_check import check_cases
 
 EMBEDDED = "embedded"
 

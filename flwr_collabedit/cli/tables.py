@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from rich.console import RenderableType
 
 from flwr_collabedit.evaluation.report import (
-    SCORE_COLUMNS,
     SCORE_LEGEND,
     Row,
     render_rich,
+    score_columns,
 )
 
 
@@ -24,7 +24,7 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> list[RenderableTyp
     ]
     columns = [
         column
-        for column in SCORE_COLUMNS
+        for column in score_columns(rows)
         if any(row.get(column.key) is not None for row in rows)
     ]
     return [render_rich("Scores", columns, rows), f"[dim]{SCORE_LEGEND}[/dim]"]

@@ -63,6 +63,24 @@ class PromptScore(BaseModel):
     rival: TargetScore | None = None
 
 
+class MultiHopScore(BaseModel):
+    """How the wordings of one question were answered, each with every right answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompts: tuple[PromptScore, ...]
+
+    @property
+    def correct(self) -> bool:
+        """Whether a wording gets a right answer, all its tokens the likeliest.
+
+        Any of them will do, as for MQuAKE (Zhong et al., 2023, EMNLP), which shows the
+        model examples first; here it is asked as it is. Since every token is the
+        likeliest after those before it, the model writes that by greedy decoding.
+        """
+        return any(prompt.expected.correct for prompt in self.prompts)
+
+
 class CaseScore(BaseModel):
     """The scores of one case; ``model_dump_json()`` gives its one line of JSON."""
 
@@ -73,20 +91,24 @@ class CaseScore(BaseModel):
     paraphrases: tuple[PromptScore, ...] = ()
     neighborhood: tuple[PromptScore, ...] = ()
     same_subject: tuple[PromptScore, ...] = ()
+    multi_hop: tuple[MultiHopScore, ...] = ()
 
     def metrics(self) -> dict[str, float]:
         """Return the mean over prompts of every metric that the case defines.
 
         ``success`` is 1 where the expected target is strictly likelier than its rival:
         a tie fails. ``magnitude`` is the difference ``exp(-loss) - exp(-rival loss)``.
-        ``target-loss`` is the loss of the new target on the rewrite prompt.
+        ``target-loss`` is the loss of the new target on the rewrite prompt,
+        ``multi-hop-accuracy`` the fraction of the multi-hop questions answered.
         """
+        hops = [question.correct for question in self.multi_hop]
         return {
             "target-loss": self.rewrite.expected.loss,
             **_metrics_of("efficacy", [self.rewrite]),
             **_metrics_of("paraphrase", self.paraphrases),
             **_metrics_of("neighborhood", self.neighborhood),
             **_metrics_of("retention", self.same_subject),
+            **({"multi-hop-accuracy": fmean(hops)} if hops else {}),
         }
 
 

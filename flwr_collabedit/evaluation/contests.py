@@ -38,6 +38,8 @@ class CaseContests(NamedTuple):
     paraphrases: tuple[Contest, ...]
     neighborhood: tuple[Contest, ...]
     same_subject: tuple[Contest, ...]
+    multi_hop: tuple[Contest, ...]
+    """Every wording of every question with every name of its answer, in this order."""
 
 
 def contests_of(case: EvaluationCase) -> CaseContests:
@@ -54,6 +56,12 @@ def contests_of(case: EvaluationCase) -> CaseContests:
         same_subject=tuple(
             Contest(question.prompt, question.answer, None)
             for question in case.same_subject
+        ),
+        multi_hop=tuple(
+            Contest(phrasing, answer, None)
+            for question in case.multi_hop
+            for phrasing in question.phrasings
+            for answer in question.answers
         ),
     )
 

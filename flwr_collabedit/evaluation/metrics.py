@@ -34,6 +34,7 @@ PUBLISHED_NAMES: Mapping[str, str] = {
     "token_PA": "paraphrase-token-accuracy",
     "token_NA": "neighborhood-token-accuracy",
     "retention": "retention-accuracy",
+    "MH": "multi-hop-accuracy",
     "generated_efficacy": "generated-efficacy",
     "generated_paraphrase": "generated-paraphrase",
 }
@@ -142,7 +143,8 @@ def summarize(sums: MetricSums) -> dict[str, float | None]:
         is the likeliest; ``accuracy_score``, their harmonic mean. ``token_EA``,
         ``token_PA``, ``token_NA``, ``token_accuracy_score`` : the same with the
         fraction of the target's tokens, which is zsRE's protocol. ``retention`` :
-        accuracy on other facts about the edited subjects. ``generated_efficacy``,
+        accuracy on other facts about the edited subjects. ``MH`` : questions whose
+        answer follows from the edits. ``generated_efficacy``,
         ``generated_paraphrase`` : freely generated text begins with the new target.
     """
     means = {name: sums.mean(metric) for name, metric in PUBLISHED_NAMES.items()}

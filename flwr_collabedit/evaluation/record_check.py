@@ -30,6 +30,8 @@ class Problem:
     ----------
     index : int
         Its place among the cases that were checked.
+    case_id : int or str
+        The case's.
     severity : {"error", "warning"}
         Whether the case cannot be used, or only its scores suffer.
     kind : str
@@ -39,9 +41,18 @@ class Problem:
     """
 
     index: int
+    case_id: int | str
     severity: Literal["error", "warning"]
     kind: str
     text: str
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the case cannot be used."""
+        return self.severity == "error"
+
+    def __str__(self) -> str:
+        return f"case {self.case_id!r}: {self.kind}: {self.text}"
 
 
 ERRORS = {
@@ -93,7 +104,13 @@ def check_cases(
         found = [*_rewrite(tokenizer, case), *_texts(tokenizer, case, max_length)]
         found += _facts(cases, index, facts)
         problems += [
-            Problem(index, "error" if kind in ERRORS else "warning", kind, text)
+            Problem(
+                index,
+                case.request.case_id,
+                "error" if kind in ERRORS else "warning",
+                kind,
+                text,
+            )
             for kind, text in dict.fromkeys(found)
         ]
         if progress is not None:

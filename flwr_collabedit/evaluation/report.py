@@ -1,6 +1,6 @@
 """Result tables, for a terminal and for Markdown, from the same columns and rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,13 +66,21 @@ SCORE_LEGEND = (
     "ES, PS, NS: the wanted target is likelier than the other on rewrite, paraphrase "
     "and neighborhood prompts; Score: their harmonic mean. EA, PA, NA: every token of "
     "it is the likeliest; AScore: their harmonic mean. GE, GP: the model generates it. "
-    "RA: other facts about the edited subjects are kept. All in percent."
+    "RA: other facts about the edited subjects are kept. MH, where there are such "
+    "questions: what follows from edits is answered in one wording. All in percent."
 )
 
 GAP_COLUMNS = (
     Column("parameter", "parameter", "text"),
     Column("gap", "relative Frobenius gap", "scientific"),
 )
+
+
+def score_columns(rows: Iterable[Row]) -> tuple[Column, ...]:
+    """Return `SCORE_COLUMNS`, and MH where a row has it: few data sets ask for it."""
+    if all(row.get("MH") is None for row in rows):
+        return SCORE_COLUMNS
+    return (*SCORE_COLUMNS, Column("MH", "MH"))
 
 
 def gap_rows(gaps: Mapping[str, float]) -> list[Row]:

@@ -7,6 +7,7 @@ begins.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -14,7 +15,12 @@ from torch import Tensor
 from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.errors import NonFiniteOutputError, RequestFormatError
 from flwr_collabedit.evaluation.batches import Progress, batches_by_length
-from flwr_collabedit.evaluation.case_score import CaseScore, PromptScore, TargetScore
+from flwr_collabedit.evaluation.case_score import (
+    CaseScore,
+    MultiHopScore,
+    PromptScore,
+    TargetScore,
+)
 from flwr_collabedit.evaluation.contests import (
     CaseContests,
     Contest,
@@ -149,7 +155,7 @@ def _target_score(
 def _case_score(
     case: EvaluationCase, groups: CaseContests, scores: Mapping[Text, TargetScore]
 ) -> CaseScore:
-    rewrite, paraphrases, neighborhood, same_subject = (
+    rewrite, paraphrases, neighborhood, same_subject, hops = (
         tuple(_prompt_score(contest, scores) for contest in group) for group in groups
     )
     return CaseScore(
@@ -158,6 +164,20 @@ def _case_score(
         paraphrases=paraphrases,
         neighborhood=neighborhood,
         same_subject=same_subject,
+        multi_hop=_multi_hop(case, hops),
+    )
+
+
+def _multi_hop(
+    case: EvaluationCase, prompts: Sequence[PromptScore]
+) -> tuple[MultiHopScore, ...]:
+    """Return the scores question by question; they come in the contests' order."""
+    left = iter(prompts)
+    return tuple(
+        MultiHopScore(
+            prompts=tuple(islice(left, len(asked.phrasings) * len(asked.answers)))
+        )
+        for asked in case.multi_hop
     )
 
 

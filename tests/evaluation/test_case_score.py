@@ -6,6 +6,7 @@ import pytest
 
 from flwr_collabedit.evaluation.case_score import (
     CaseScore,
+    MultiHopScore,
     PromptScore,
     TargetScore,
     sums,
@@ -97,3 +98,15 @@ def test_a_case_score_is_one_line_of_json_and_reads_back():
 
     assert "\n" not in line
     assert CaseScore.model_validate_json(line) == score
+
+
+def test_a_multi_hop_question_is_answered_by_any_of_its_wordings():
+    half, whole = contest(target(1.0, 0.5)), contest(target(1.0, 1.0))
+    answered, unanswered = (
+        MultiHopScore(prompts=prompts) for prompts in ((half, whole), (half, half))
+    )
+
+    score = CaseScore(case_id=1, rewrite=whole, multi_hop=(answered, unanswered))
+
+    assert score.metrics()["multi-hop-accuracy"] == 0.5
+    assert "multi-hop-accuracy" not in CaseScore(case_id=1, rewrite=half).metrics()

@@ -79,7 +79,10 @@ def test_a_subject_without_a_token_is_an_error():
     (problem,) = check_cases(without_hats, [case_of("^^")], None)
 
     assert (problem.severity, problem.kind) == ("error", "subject")
-    assert "'^^'" in problem.text
+    assert problem.is_error
+    assert str(problem) == (
+        "case '^^-Rome': subject: no token of 'The capital of {} is' is of '^^'"
+    )
 
 
 def test_a_target_without_tokens_is_an_error():

@@ -12,6 +12,7 @@ from flwr_collabedit.evaluation.report import (
     gap_rows,
     render_markdown,
     render_rich,
+    score_columns,
 )
 
 COLUMNS = (Column("method", "method", "text"), Column("Score", "Score"))
@@ -72,6 +73,15 @@ def test_score_columns_show_what_the_sums_are_summarized_to():
     assert " ".join(column.cell(row) for column in SCORE_COLUMNS) == (
         "CollabEdit 42.9 100.0 50.0 25.0 90.0 80.0 70.0 79.2 60.0 55.0 \u2013"
     )
+
+
+def test_multi_hop_is_shown_only_where_it_was_asked():
+    rows = [{"method": "before", "MH": None}, {"method": "after", "ES": 1.0}]
+
+    assert score_columns(rows) == SCORE_COLUMNS
+    assert [c.key for c in score_columns([*rows, {"MH": 0.0}])[-2:]] == [
+        *("retention", "MH")
+    ]
 
 
 def test_gaps_are_in_scientific_notation():

@@ -5,7 +5,12 @@ from math import exp, log
 import pytest
 import torch
 
-from flwr_collabedit.data.requests import EditRequest, EvaluationCase, Question
+from flwr_collabedit.data.requests import (
+    EditRequest,
+    EvaluationCase,
+    MultiHopQuestion,
+    Question,
+)
 from flwr_collabedit.errors import NonFiniteOutputError, RequestFormatError
 from flwr_collabedit.evaluation.scoring import score_cases
 from flwr_collabedit.models.language_model import LanguageModel
@@ -36,6 +41,13 @@ CASES = [
             Question(prompt="In {} the set of", answer="Brazil, not Norway"),
         ),
         same_subject=(Question(prompt="France is in", answer="Europe"),),
+        multi_hop=(
+            MultiHopQuestion(
+                phrasings=("What is the capital of it?", "Its capital?", "Where?"),
+                answers=("Rome", "Apple Inc."),
+            ),
+            MultiHopQuestion(phrasings=("Who?",), answers=("Steve Jobs",)),
+        ),
     ),
     case("London of course", "Apple Inc.", case_id="two"),
     case(
@@ -67,6 +79,7 @@ def prompt_scores(score):
         *score.paraphrases,
         *score.neighborhood,
         *score.same_subject,
+        *(prompt for question in score.multi_hop for prompt in question.prompts),
     )
 
 
@@ -84,7 +97,7 @@ def test_batched_scores_equal_one_text_at_a_time(family):
 
     scored = list(target_scores(score_cases(lm, CASES, batch_size=5)))
 
-    assert len(scored) == 2 * 3 + 2 * 2 + 1 + 2 + 1 + 1
+    assert len(scored) == 2 * 3 + 2 * 2 + 1 + 7 + 2 + 1 + 1
     for prompt, target in scored:
         loss, hits = plain_score(lm, prompt, target.target)
         assert target.loss == pytest.approx(loss, rel=1e-5)
@@ -106,7 +119,7 @@ def test_scores_come_in_the_order_of_the_cases_with_their_prompts():
     scores = score_cases(pico_language_model("gpt2"), CASES)
 
     assert [score.case_id for score in scores] == [1, "two", 3]
-    assert [prompt.prompt for prompt in prompt_scores(scores[0])] == [
+    assert [prompt.prompt for prompt in prompt_scores(scores[0])[:6]] == [
         "The capital of France is",
         *CASES[0].paraphrase_prompts,
         "The capital of Germany is",
@@ -195,3 +208,36 @@ def test_a_destroyed_model_is_refused_not_averaged():
 
     with pytest.raises(NonFiniteOutputError, match="predicts 'Rome' after 'The cap"):
         score_cases(lm, [case("Rome", "Paris")])
+
+
+def test_multi_hop_questions_keep_their_own_wordings_and_answers():
+    (score,) = score_cases(pico_language_model("gpt2"), CASES[:1])
+
+    asked = [
+        [(prompt.prompt, prompt.expected.target) for prompt in question.prompts]
+        for question in score.multi_hop
+    ]
+    assert asked == [
+        [
+            (phrasing, answer)
+            for phrasing in ("What is the capital of it?", "Its capital?", "Where?")
+            for answer in ("Rome", "Apple Inc.")
+        ],
+        [("Who?", "Steve Jobs")],
+    ]
+
+
+def test_multi_hop_accuracy_is_that_of_the_likeliest_answer():
+    lm = constant_language_model({" German": 0.5, " the": 0.2})
+    right, wrong = (
+        case(
+            "the",
+            None,
+            multi_hop=(MultiHopQuestion(phrasings=("Who?",), answers=answers),),
+        )
+        for answers in (("the", "German"), ("the", "German the"))
+    )
+
+    found = [score.metrics() for score in score_cases(lm, [right, wrong])]
+
+    assert [values["multi-hop-accuracy"] for values in found] == [1.0, 0.0]

@@ -57,7 +57,7 @@ def clients_rounds(settings: ExperimentSettings) -> list[Rounds]:
             data_format=settings.data_format,
             limit=settings.num_edits or None,
             zsre_target=settings.zsre_target,
-        )
+        )[: settings.num_edits or None]  # a record of MQuAKE has several edits
     by_cluster = settings.partition == "by-subject-cluster"
     split = split_over_clients(
         cases,

@@ -8,7 +8,8 @@ import pytest
 from pico import pico_tokenizer
 from typer.testing import CliRunner, Result
 
-from flwr_collabedit.cli.data import SHOWN, app
+from flwr_collabedit.cli.data import app
+from flwr_collabedit.cli.record_findings import SHOWN
 from flwr_collabedit.cli.terminal import ExitCode
 from flwr_collabedit.data.formats import FORMATS, KNOWN_SOURCES
 from flwr_collabedit.data.loading import load_cases

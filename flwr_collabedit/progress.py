@@ -1,13 +1,9 @@
 """Progress of long work as log lines, which is what Flower shows of its processes."""
 
 import time
-from collections.abc import Iterable, Iterator
 from logging import INFO
-from typing import TypeVar
 
 from flwr.common import log
-
-T = TypeVar("T")
 
 
 class ProgressLog:
@@ -36,10 +32,3 @@ class ProgressLog:
         total = self._total if total is None else total
         left = (now - self._began) * (total - done) / max(done, 1)
         log(INFO, "%s: %s of %s, about %.0f s left", self._label, done, total, left)
-
-
-def watched(items: Iterable[T], progress: ProgressLog) -> Iterator[T]:
-    """Return the items, noting after each that one more was taken."""
-    for count, item in enumerate(items, start=1):
-        yield item
-        progress(count)

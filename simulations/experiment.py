@@ -27,7 +27,7 @@ from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.loading import EMBEDDED_MODEL
-from flwr_collabedit.progress import ProgressLog, watched
+from flwr_collabedit.progress import ProgressLog
 from simulations.clusters import prompt_clusters
 from simulations.settings import ExperimentSettings
 from simulations.strategies import withdrawals
@@ -164,10 +164,11 @@ def second_moments(
     return estimate_second_moments(
         lm,
         memit.layers,
-        watched(texts, progress),
+        texts,
         num_samples=memit.second_moment_samples,
         corpus_name=name,
         max_length=memit.second_moment_max_length,
         dtype=memit.second_moment_dtype,
         cache_folder=folder,
+        progress=progress,
     )

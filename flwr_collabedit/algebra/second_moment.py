@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from flwr_collabedit.algebra.matrices import as_float64
+from flwr_collabedit.algebra.shrinkage import ledoit_wolf_intensity, shrunk
 from flwr_collabedit.errors import MatrixError, SecondMomentError
 
 
@@ -24,12 +25,40 @@ class SecondMoment:
 
     def __init__(self, d_key: int, device: torch.device | str | None = None) -> None:
         self._sum = torch.zeros(d_key, d_key, dtype=torch.float64, device=device)
+        # A tensor, so that adding does not wait for an accelerator.
+        self._fourth_powers = torch.zeros((), dtype=torch.float64, device=device)
         self._num_samples = 0
+
+    @classmethod
+    def restored(
+        cls, total: Tensor, fourth_powers: Tensor, num_samples: int
+    ) -> "SecondMoment":
+        """Return the second moment with these sums, to the bit; they become its own.
+
+        Parameters
+        ----------
+        total, fourth_powers, num_samples
+            What the properties of these names gave; both tensors on one device.
+        """
+        result = cls(0)
+        result._sum, result._fourth_powers = total, fourth_powers
+        result._num_samples = num_samples
+        return result
 
     @property
     def num_samples(self) -> int:
         """How many keys have been added."""
         return self._num_samples
+
+    @property
+    def total(self) -> Tensor:
+        """``sum k k^T``, shape ``(d_key, d_key)``, float64; not a copy."""
+        return self._sum
+
+    @property
+    def fourth_powers(self) -> Tensor:
+        """``sum ||k||^4``, a float64 scalar; not a copy."""
+        return self._fourth_powers
 
     def add(self, keys: Tensor) -> None:
         """Add keys of shape ``(num, d_key)``, one a row; any floating point dtype.
@@ -42,6 +71,7 @@ class SecondMoment:
         """
         rows = as_float64("keys", keys, shape=(None, len(self._sum)))
         self._sum.addmm_(rows.T, rows)
+        self._fourth_powers += torch.linalg.vector_norm(rows, dim=1).pow(4).sum()
         self._num_samples += len(rows)
 
     def merge(self, other: "SecondMoment") -> None:
@@ -58,16 +88,38 @@ class SecondMoment:
                 f"{len(other._sum)}; only those of one layer can be merged"
             )
         self._sum += other._sum
+        self._fourth_powers += other._fourth_powers
         self._num_samples += other._num_samples
 
-    def value(self) -> Tensor:
+    def value(self, shrinkage: float = 0.0) -> Tensor:
         """Return ``sum k k^T / num_samples``, shape ``(d_key, d_key)``, float64.
+
+        Parameters
+        ----------
+        shrinkage : float
+            How far to shrink it towards a scaled identity, from 0 to 1; see `shrunk`.
 
         Raises
         ------
         SecondMomentError
             If no key has been added.
         """
+        mean = self._mean()
+        return shrunk(mean, shrinkage) if shrinkage else mean
+
+    def shrinkage(self) -> float:
+        """Return Ledoit and Wolf's intensity; see `ledoit_wolf_intensity`.
+
+        Raises
+        ------
+        SecondMomentError
+            If no key has been added.
+        """
+        return ledoit_wolf_intensity(
+            self._mean(), self._fourth_powers, self._num_samples
+        )
+
+    def _mean(self) -> Tensor:
         if self._num_samples == 0:
             raise SecondMomentError(
                 "expected at least one key, found none; add the keys of some text"

@@ -5,26 +5,46 @@ the uncentred ``E[k k^T]`` over the tokens of a sample of documents. It enters e
 solve, so all parties of a federated edit must use the very same file.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from flwr_collabedit.algebra.second_moment import SecondMoment
+from flwr_collabedit.editors.key_sums import KeySums
+from flwr_collabedit.editors.resumable_reading import Progress, ResumableReading
 from flwr_collabedit.editors.second_moment_file import (
-    SecondMomentSource,
+    SecondMomentCard,
     load_second_moment,
     save_second_moment,
 )
-from flwr_collabedit.errors import SecondMomentError
-from flwr_collabedit.models.fingerprint import fingerprint
-from flwr_collabedit.models.hooks import trace
+from flwr_collabedit.editors.second_moment_source import (
+    SecondMomentSource,
+    second_moment_sources,
+)
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.padding import pad_batch
-from flwr_collabedit.models.tokens import tokenize
-from flwr_collabedit.models.weights import weight_shapes
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A second moment and where it is.
+
+    Attributes
+    ----------
+    matrix : Tensor
+        Shape ``(d_key, d_key)``, float64, on the CPU if it was read from a file.
+    card : SecondMomentCard
+        What it was estimated from.
+    path : Path or None
+        The file.
+    was_there : bool
+        Whether it was read from the file rather than estimated.
+    """
+
+    matrix: Tensor
+    card: SecondMomentCard
+    path: Path | None
+    was_there: bool
 
 
 def estimate_second_moments(
@@ -32,33 +52,24 @@ def estimate_second_moments(
     layers: Sequence[int],
     texts: Iterable[str],
     *,
-    num_samples: int,
     corpus_name: str,
+    num_samples: int = 0,
+    multiple: float = 0.0,
+    shrink: bool | None = None,
     max_length: int = 1024,
     dtype: str = "float32",
     rows_per_batch: int = 16,
     cache_folder: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Tensor]:
     """Return ``E[k k^T]`` of each layer's keys over all tokens of some documents.
 
     Parameters
     ----------
-    lm : LanguageModel
-        The unedited model.
-    layers : sequence of int
-        The edited layers.
-    texts : iterable of str
-        Documents; not touched when every matrix is in the cache.
-    num_samples : int
-        How many documents to read, from the first one on.
-    corpus_name : str
-        Identifies ``texts`` in the cache.
-    max_length : int
-        Documents are cut to this many tokens, or to the model's positions.
-    dtype : {"float32", "float64"}
-        Precision of the keys; the sums are float64.
-    rows_per_batch : int
-        Documents run at once.
+    lm, layers, corpus_name, num_samples, multiple, shrink, max_length, dtype
+        See `second_moment_sources`.
+    texts, rows_per_batch, progress
+        See `estimate`.
     cache_folder : path or None
         Where matrices are looked for and written; ``None`` for no cache.
 
@@ -69,89 +80,102 @@ def estimate_second_moments(
 
     Raises
     ------
+    ConfigurationError
+        If not exactly one of ``num_samples`` and ``multiple`` is given.
     SecondMomentError
         If a cached file belongs to another model or text, or ``texts`` end early.
     """
-    max_length = min(max_length, lm.max_length)
-    sources = {
-        layer: SecondMomentSource(
-            model=lm.name,
-            weight=lm.weight_name(layer),
-            fingerprint=fingerprint(lm, [layer]),
-            d_key=weight_shapes(lm, [layer])[lm.weight_name(layer)][1],
-            corpus=corpus_name,
-            num_samples=num_samples,
-            max_length=max_length,
-            dtype=dtype,
-        )
-        for layer in layers
+    sources = second_moment_sources(
+        lm,
+        layers,
+        corpus_name=corpus_name,
+        num_samples=num_samples,
+        multiple=multiple,
+        shrink=shrink,
+        max_length=max_length,
+        dtype=dtype,
+    )
+    found = estimate(
+        lm,
+        sources,
+        texts,
+        folder=None if cache_folder is None else Path(cache_folder),
+        rows_per_batch=rows_per_batch,
+        progress=progress,
+    )
+    return {
+        sources[layer].weight: found[layer].matrix.to(lm.device) for layer in layers
     }
-    paths = {
-        layer: Path(cache_folder) / source.file_name if cache_folder else None
-        for layer, source in sources.items()
-    }
-    found = {
-        layer: load_second_moment(path, sources[layer])
-        for layer, path in paths.items()
-        if path is not None and path.exists()
-    }
-    missing = [layer for layer in layers if layer not in found]
-    if missing:
-        batches = _batches(lm, texts, num_samples, max_length, rows_per_batch)
-        sums = _add_up(lm, {layer: sources[layer] for layer in missing}, batches)
-        for layer, moment in sums.items():
-            found[layer] = moment.value()
-            if (path := paths[layer]) is not None:
-                save_second_moment(
-                    path, moment.value(), sources[layer], num_tokens=moment.num_samples
-                )
-    return {lm.weight_name(layer): found[layer].to(lm.device) for layer in layers}
 
 
-def _batches(
-    lm: LanguageModel,
-    texts: Iterable[str],
-    num_samples: int,
-    max_length: int,
-    rows_per_batch: int,
-) -> Iterator[list[tuple[int, ...]]]:
-    """Yield the documents' token ids, ``rows_per_batch`` documents at a time."""
-    documents = islice(texts, num_samples)
-    count = 0
-    while batch := list(islice(documents, rows_per_batch)):
-        count += len(batch)
-        rows = [tokenize(lm.tokenizer, text).input_ids[:max_length] for text in batch]
-        yield [row for row in rows if row]
-    if count < num_samples:
-        raise SecondMomentError(
-            f"Expected {num_samples} documents, found only {count}. Lower the number "
-            "of samples or give more text."
-        )
-
-
-@torch.no_grad()
-def _add_up(
+def estimate(
     lm: LanguageModel,
     sources: Mapping[int, SecondMomentSource],
-    batches: Iterable[list[tuple[int, ...]]],
-) -> dict[int, SecondMoment]:
-    """Sum ``k k^T`` over all tokens that are not padding."""
-    names = {layer: lm.down_projection_name(layer) for layer in sources}
-    sums = {
-        layer: SecondMoment(source.d_key, device=lm.device)
-        for layer, source in sources.items()
-    }
-    for rows in batches:
-        padded = pad_batch(rows, lm.pad_token_id)
-        mask = padded.attention_mask.to(lm.device)
-        with trace(lm.model, list(names.values()), inputs=True, stop=True) as keys:
-            lm.decoder(
-                input_ids=padded.input_ids.to(lm.device),
-                attention_mask=mask,
-                position_ids=padded.position_ids.to(lm.device),
-                use_cache=False,
-            )
-        for layer, name in names.items():
-            kept = keys[name][mask.bool()]  # (token, d_key)
-            sums[layer].add(kept.to(getattr(torch, sources[layer].dtype)))
-    return sums
+    texts: Iterable[str],
+    *,
+    folder: Path | None = None,
+    rows_per_batch: int = 16,
+    progress: Progress | None = None,
+    save_every_s: float = 120.0,
+) -> dict[int, Estimate]:
+    """Return the second moments, from their files where there are some.
+
+    What is missing is read in one go. Where a folder is given, the sums so far are
+    written to it now and then, and on Ctrl-C: the same call then goes on after the last
+    document in them, to the same bits if ``rows_per_batch`` is the same too.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The unedited model.
+    sources : mapping of int to SecondMomentSource
+        What to estimate, by layer, from one call of `second_moment_sources`.
+    texts : iterable of str
+        Documents, every time from the first one on; not touched when every matrix has
+        its file.
+    folder : Path or None
+        Where files are looked for and written.
+    rows_per_batch : int
+        Documents run at once.
+    progress : callable or None
+        Called with the documents, or tokens of a small sample, read and to be read.
+    save_every_s : float
+        Seconds of reading between two writings of the sums; more where writing takes
+        long, so that it costs a twentieth of the time at most.
+
+    Raises
+    ------
+    SecondMomentError
+        If a file belongs to another model or text, or ``texts`` end early; what was
+        read stays for a call that asks for less.
+    """
+    found = {}
+    for layer, source in sources.items():
+        if folder is not None and (path := folder / source.file_name).exists():
+            found[layer] = Estimate(*load_second_moment(path, source), path, True)
+    missing = {layer: one for layer, one in sources.items() if layer not in found}
+    if missing:
+        reading = ResumableReading(lm, missing, folder, rows_per_batch, save_every_s)
+        sums = reading.run(texts, progress)
+        for layer, source in missing.items():
+            found[layer] = _finished(sums, layer, source, folder)
+        reading.forget()
+    return {layer: found[layer] for layer in sources}
+
+
+def _finished(
+    sums: KeySums, layer: int, source: SecondMomentSource, folder: Path | None
+) -> Estimate:
+    """Return a layer's second moment; it has its file then."""
+    moment = sums.moments[layer]
+    card = SecondMomentCard(
+        source=source,
+        num_documents=sums.num_documents,
+        num_tokens=sums.num_tokens,
+        shrinkage=moment.shrinkage() if source.shrink else 0.0,
+    )
+    matrix = moment.value(card.shrinkage)
+    path = None if folder is None else folder / source.file_name
+    if path is not None:
+        save_second_moment(path, matrix, card)
+    return Estimate(matrix, card, path, False)

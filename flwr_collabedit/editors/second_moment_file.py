@@ -1,113 +1,116 @@
 """Second moments on disk: a matrix and what it was estimated from.
 
-The matrix enters every solve, so a file of another model or text is refused.
+A safetensors file with one tensor, ``second_moment``, ``(d_key, d_key)`` float64, and a
+`SecondMomentCard` as JSON under the metadata's key ``source``. The matrix enters every
+solve, so a file of another model or text is refused. Neither time nor place is in it:
+equal estimates give equal bytes, and parties compare files by their SHA-256.
 """
 
 import json
-import os
-import re
-from dataclasses import asdict, dataclass
+from hashlib import file_digest
 from pathlib import Path
 
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from flwr_collabedit.editors.second_moment_source import SecondMomentSource
 from flwr_collabedit.errors import SecondMomentError
+from flwr_collabedit.files import replacing
+
+FORMAT_VERSION = 2
+_TENSOR, _CARD = "second_moment", "source"
 
 
-@dataclass(frozen=True)
-class SecondMomentSource:
-    """What a second moment was estimated from; two are the same or not usable alike.
+class SecondMomentCard(BaseModel):
+    """What a file holds.
 
     Attributes
     ----------
-    model : str
-        Name of the model.
-    weight : str
-        Name of the weight whose inputs the keys are.
-    fingerprint : str
-        Of the model's configuration, tokenizer and this weight.
-    d_key : int
-        Width of the keys.
-    corpus : str
-        Name of the text.
-    num_samples : int
-        Documents read.
-    max_length : int
-        Tokens after which a document was cut.
-    dtype : str
-        Precision in which keys entered the float64 sums.
+    source : SecondMomentSource
+        What it was estimated from.
+    num_documents, num_tokens : int
+        How many were read; a token is a key.
+    shrinkage : float
+        The intensity, see `flwr_collabedit.algebra.shrinkage.shrunk`.
     """
 
-    model: str
-    weight: str
-    fingerprint: str
-    d_key: int
-    corpus: str
-    num_samples: int
-    max_length: int
-    dtype: str
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    @property
-    def file_name(self) -> str:
-        """A name that differs wherever the settings do.
-
-        The fingerprint is not in it: a file left by other weights under the same model
-        name is to be refused, not passed over.
-        """
-        parts = [
-            self.model,
-            self.weight,
-            self.corpus,
-            f"{self.num_samples}x{self.max_length}",
-            self.dtype,
-        ]
-        safe = [re.sub(r"[^\w.-]+", "_", part).strip("_") for part in parts]
-        return "--".join(safe) + ".safetensors"
+    version: int = FORMAT_VERSION
+    source: SecondMomentSource
+    num_documents: int
+    num_tokens: int
+    shrinkage: float = 0.0
 
 
-def save_second_moment(
-    path: Path, matrix: Tensor, source: SecondMomentSource, *, num_tokens: int
-) -> None:
+def save_second_moment(path: Path, matrix: Tensor, card: SecondMomentCard) -> None:
     """Write a second moment and where it comes from, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {**asdict(source), "num_tokens": num_tokens}
-    # Runs side by side may write the same file.
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    save_file(
-        {"second_moment": matrix.cpu().contiguous()},
-        part,
-        metadata={"source": json.dumps(metadata)},
+    with replacing(path) as draft:
+        save_file(
+            {_TENSOR: matrix.double().cpu().contiguous()},
+            draft,
+            metadata={_CARD: card.model_dump_json()},
+        )
+
+
+def read_card(path: Path) -> SecondMomentCard:
+    """Return what a file holds, without reading the matrix.
+
+    Raises
+    ------
+    SecondMomentError
+        If it is no second moment, is damaged or was written by another version.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_CARD, "{}")
+        version = json.loads(text).get("version", 1)
+        if version == FORMAT_VERSION:
+            return SecondMomentCard.model_validate_json(text)
+    except (SafetensorError, OSError, ValidationError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise SecondMomentError(
+            f"Expected a second moment in '{path}', but it cannot be read: {reason}. "
+            "Delete the file to estimate it again."
+        ) from error
+    raise SecondMomentError(
+        f"Expected a second moment of format {FORMAT_VERSION} in '{path}', found "
+        f"{version}. Delete the file to estimate it again."
     )
-    part.replace(path)
 
 
-def load_second_moment(path: Path, expected: SecondMomentSource) -> Tensor:
-    """Return the second moment in ``path``, float64 on the CPU.
+def load_second_moment(
+    path: Path, expected: SecondMomentSource
+) -> tuple[Tensor, SecondMomentCard]:
+    """Return the matrix in ``path``, float64 on the CPU, and its card.
 
     Raises
     ------
     SecondMomentError
         If the file does not hold the second moment of ``expected``.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("source", "{}"))
-            matrix: Tensor = file.get_tensor("second_moment")
-    except (SafetensorError, OSError) as error:
-        raise SecondMomentError(
-            f"Expected a second moment in '{path}', but it cannot be read: {error}. "
-            "Delete the file to estimate it again."
-        ) from error
-    for name, value in asdict(expected).items():
-        if metadata.get(name) != value:
-            raise _foreign(path, expected, name, value, metadata.get(name))
-    if matrix.shape != (expected.d_key, expected.d_key):
-        found = tuple(matrix.shape)
-        shape = (expected.d_key, expected.d_key)
-        raise _foreign(path, expected, "shape", shape, found)
-    return matrix.double()
+    card = read_card(path)
+    for name in SecondMomentSource.model_fields:
+        value, found = getattr(expected, name), getattr(card.source, name)
+        if value != found:
+            raise _foreign(path, expected, name, value, found)
+    with safe_open(path, framework="pt") as file:
+        matrix: Tensor = file.get_tensor(_TENSOR)
+    shape = (expected.d_key, expected.d_key)
+    if matrix.shape != shape:
+        raise _foreign(path, expected, "shape", shape, tuple(matrix.shape))
+    if not torch.isfinite(matrix).all():
+        raise _foreign(path, expected, "entries", "finite", "NaN or infinity")
+    return matrix.double(), card
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file: what parties compare."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _foreign(
@@ -116,5 +119,6 @@ def _foreign(
     return SecondMomentError(
         f"Expected in '{path}' the second moment of {source.weight!r} of "
         f"{source.model!r} with {field} {expected!r}, found {found!r}. It belongs to "
-        "another model or text: delete the file or choose another cache folder."
+        "another model (weights, revision, --dtype or tokenizer) or text: load the one "
+        "that it was made for, delete the file, or choose another folder."
     )

@@ -10,7 +10,7 @@ from flwr_collabedit.data.loading import load_cases
 from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.covariance import estimate_second_moments
-from flwr_collabedit.editors.second_moment_file import (
+from flwr_collabedit.editors.second_moment_folder import (
     default_folder,
     find_second_moments,
 )
@@ -96,7 +96,7 @@ def find_moments(
     """
     folder = folder or default_folder()
     if lm.name != EMBEDDED:
-        return find_second_moments(lm, memit.layers, folder)
+        return find_second_moments(lm, memit.layers, folder, note=told.note)
     with told.progress("second moments", memit.second_moment_samples) as update:
         return estimate_second_moments(
             lm,

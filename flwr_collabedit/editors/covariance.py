@@ -121,8 +121,9 @@ def estimate(
     """Return the second moments, from their files where there are some.
 
     What is missing is read in one go. Where a folder is given, the sums so far are
-    written to it now and then, and on Ctrl-C: the same call then goes on after the last
-    document in them, to the same bits if ``rows_per_batch`` is the same too.
+    written to it now and then, and on Ctrl-C or where memory does not suffice: the same
+    call then goes on after the last document in them, to the same bits if
+    ``rows_per_batch`` is the same too.
 
     Parameters
     ----------

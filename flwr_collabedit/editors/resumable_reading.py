@@ -24,7 +24,7 @@ _LARGEST_WRITING_SHARE = 0.05
 
 
 class ResumableReading:
-    """Reads keys; the sums so far are in a file now and then, and on Ctrl-C.
+    """Reads keys; the sums so far are in a file now and then, and when it is stopped.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class ResumableReading:
                 if time.monotonic() >= due:
                     pause = self._save(sums)
                     due = time.monotonic() + pause
-        except (KeyboardInterrupt, SecondMomentError):
+        except (KeyboardInterrupt, SecondMomentError, torch.OutOfMemoryError):
             if sums.whole and sums.num_documents:
                 self._save(sums)
             raise

@@ -78,7 +78,7 @@ def covariance(
     Once for a model and its layers, before it is edited. Everybody who edits together
     needs the very same files: one party makes them, all compare the SHA-256.
 
-        collabedit covariance gpt2-xl --corpus wikimedia/wikipedia:20231101.en --small 10
+        collabedit covariance gpt2-xl --corpus wikitext:wikitext-103-v1 --small 10
 
         collabedit covariance gpt2-xl --import-npz stats/gpt2-xl/wikipedia_stats
 

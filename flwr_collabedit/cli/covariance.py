@@ -33,7 +33,7 @@ def covariance(
     small: Annotated[
         float,
         typer.Option(
-            help="Read this multiple of d_key tokens only, and shrink; 10 is enough.",
+            help="Read this multiple of d_key tokens only, and shrink, such as 10.",
             min=0,
         ),
     ] = 0.0,

@@ -17,6 +17,7 @@ from simulations.experiment import (
     language_model,
     second_moments,
     taken_back,
+    text_quality,
 )
 from simulations.run_folder import RunFolder
 from simulations.settings import ExperimentSettings
@@ -47,6 +48,7 @@ def client_fn(context: Context) -> EditingClient:
         withdrawals=taken_back(settings, index),
         tag_key=conflict_key(settings, folder),
         health=health_texts(settings),
+        text_quality=text_quality(settings),
     )
 
 

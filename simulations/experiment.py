@@ -17,6 +17,10 @@ from flwr_collabedit.data.held_out import (
 )
 from flwr_collabedit.data.loading import load_cases
 from flwr_collabedit.data.partition import split_over_clients, split_over_rounds
+from flwr_collabedit.data.reference_texts import (
+    ReferenceTexts,
+    embedded_reference_texts,
+)
 from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.data.texts import load_texts
 from flwr_collabedit.editors.config import MemitConfig
@@ -24,6 +28,7 @@ from flwr_collabedit.editors.contexts import ContextTemplates, generate_contexts
 from flwr_collabedit.editors.covariance import estimate_second_moments
 from flwr_collabedit.editors.methods import METHODS
 from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.evaluation.text_quality import TextQuality
 from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.loading import EMBEDDED_MODEL
@@ -132,6 +137,31 @@ def health_texts(settings: ExperimentSettings) -> HealthTexts:
     words = [text.split() for text in found]
     halves = [" ".join(some[: max(1, len(some) // 2)]) for some in words]
     return HealthTexts(found, tuple(halves))
+
+
+@lru_cache(maxsize=1)
+def text_quality(settings: ExperimentSettings) -> TextQuality | None:
+    """Return how free text is written and what it is held against, if it is."""
+    name = settings.reference_texts
+    if not settings.generation_tokens:
+        return None
+    if not name:
+        return TextQuality(settings.generation_tokens, seed=settings.seed)
+    from flwr_collabedit.evaluation.reference_score import ReferenceScore
+
+    if name == "embedded":
+        references = embedded_reference_texts()
+    else:
+        has_names = (
+            settings.data_format == "counterfact" and settings.data != "embedded"
+        )
+        references = ReferenceTexts.from_file(
+            name, counterfact=settings.data if has_names else None
+        )
+    reference = ReferenceScore(references)
+    return TextQuality(
+        settings.generation_tokens, seed=settings.seed, reference=reference
+    )
 
 
 def editor_config(settings: ExperimentSettings) -> MemitConfig:

@@ -16,6 +16,7 @@ from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
 from flwr_collabedit.progress import ProgressLog
+from simulations.experiment import text_quality
 from simulations.settings import ExperimentSettings
 from simulations.strategies import pooled_options
 
@@ -69,7 +70,8 @@ def edit_pooled(
         deltas, history = result.deltas, result.history
     with applied_deltas(lm, deltas):
         progress = ProgressLog("pooled: prompts scored", len(scored))
-        sums = evaluate_cases(lm, scored, progress=progress).sums
+        quality = text_quality(settings)
+        sums = evaluate_cases(lm, scored, text_quality=quality, progress=progress).sums
     return PooledResult(deltas, sums, time.perf_counter() - began)
 
 

@@ -21,7 +21,7 @@ CHECKPOINTS = "checkpoints"
 MAY_CHANGE = {
     *("resume", "output-folder", "cache-folder", "device", "threads-per-client"),
     *("checkpoints", "pooled-reference", "evaluate-every", "evaluate-before"),
-    *("health-texts", "health-samples"),
+    *("health-texts", "health-samples", "generation-tokens", "reference-texts"),
     *("warn-perplexity-increase", "warn-norm-increase"),
 }
 """Settings of what is reported or where; all others decide on the weights."""

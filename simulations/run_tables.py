@@ -6,9 +6,11 @@ from typing import Any
 from flwr_collabedit.evaluation.report import (
     GAP_COLUMNS,
     SCORE_LEGEND,
+    TEXT_LEGEND,
     Column,
     Row,
     gap_rows,
+    has_texts,
     score_columns,
 )
 from flwr_collabedit.messages.personal_task import RE_EDIT_SQUARES
@@ -95,7 +97,9 @@ def _round_tables(summary: dict[str, Any]) -> list[RoundTable]:
 
 def legend(summary: dict[str, Any]) -> str:
     """Return what the tables' columns mean."""
-    meanings = [SCORE_LEGEND, *(table[3] for table in _round_tables(summary))]
+    scores = summary["scores"].values()
+    text = TEXT_LEGEND if has_texts(scores) else ""
+    meanings = [SCORE_LEGEND, text, *(table[3] for table in _round_tables(summary))]
     if summary.get("conflicts"):
         meanings.append(CONFLICT_LEGEND)
     if _slots(summary):

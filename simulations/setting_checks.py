@@ -43,6 +43,7 @@ _READ_WITH: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "overlap": ("conflict_policy", bool),
     "conflict_later": ("conflict_share", bool),
+    "reference_texts": ("generation_tokens", bool),
     "skip_present": ("presence", bool),
     "present_from": ("presence", bool),
 }

@@ -75,6 +75,10 @@ class ExperimentSettings(RoundSettings):
         Rounds from one scoring to the next, the last round is always scored; whether
         the unedited model is scored too. Runs that differ in their strategy only need
         that once.
+    generation_tokens, reference_texts
+        New tokens of every free text about the edited subjects, 0 for no such text;
+        ``embedded`` or a file of what it is held against, see
+        `flwr_collabedit.data.reference_texts`, empty for nothing.
     pooled_reference : bool
         Whether one party holding all edits edits too, for comparison (GLOBAL-EDIT).
     threads_per_client : int
@@ -138,6 +142,8 @@ class ExperimentSettings(RoundSettings):
     fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
     evaluate_every: Count = 1
     evaluate_before: bool = True
+    generation_tokens: Annotated[int, Field(ge=0)] = 0
+    reference_texts: str = ""
     pooled_reference: bool = True
     threads_per_client: Count = 1
     seed: int = 0

@@ -24,6 +24,7 @@ from flwr_collabedit.editors.keys import current_values
 from flwr_collabedit.editors.methods import read_config
 from flwr_collabedit.errors import PayloadError
 from flwr_collabedit.evaluation.metrics import MetricSums, prefixed
+from flwr_collabedit.evaluation.text_quality import TextQuality
 from flwr_collabedit.fact_tags import TagKey
 from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.messages.instruction import Instruction
@@ -81,6 +82,9 @@ class EditingClient(NumPyClient):
         The clients' shared key, with which they tag facts where the server asks for it.
     health : HealthTexts or None
         Text and prompts that no edit is to change; ``None`` measures weights only.
+    text_quality : TextQuality or None
+        How free text is written and judged, for fluency and consistency; ``None``
+        writes none.
     """
 
     def __init__(
@@ -97,13 +101,16 @@ class EditingClient(NumPyClient):
         withdrawals: Mapping[int, EditSet] | None = None,
         tag_key: TagKey | None = None,
         health: HealthTexts | None = None,
+        text_quality: TextQuality | None = None,
     ) -> None:
         self.language_model = language_model
         self.edits = OwnEdits(rounds)
         self.name = name
         self.targets = RoundTargets(language_model, name, TargetStore(state_folder))
         self.health = health or HealthTexts()
-        self.scores = ClientScores(language_model, name, results_folder, known_case)
+        self.scores = ClientScores(
+            language_model, name, results_folder, known_case, text_quality
+        )
         self.second_moments = SecondMoments(name, second_moments)
         self.shared = SharedClient(
             language_model, self.edits, self.targets, self.second_moments

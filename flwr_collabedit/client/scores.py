@@ -8,6 +8,7 @@ from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.evaluation.case_score import sums
 from flwr_collabedit.evaluation.evaluate import Evaluation, evaluate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums, prefixed
+from flwr_collabedit.evaluation.text_quality import TextQuality
 from flwr_collabedit.messages.payloads import INACTIVE, RECEIVED, round_prefix
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.progress import ProgressLog
@@ -30,12 +31,15 @@ class ClientScores:
         Where per-case scores go, one JSON line a case.
     known_case : callable or None
         Gives the case behind another client's mediator vector, by its provenance.
+    text_quality : TextQuality or None
+        Free text that is written about the client's own cases.
     """
 
     lm: LanguageModel
     name: str
     results_folder: Path | None = None
     known_case: KnownCase | None = None
+    text_quality: TextQuality | None = None
 
     def own(
         self, by_round: Mapping[int, Sequence[EvaluationCase]], server_round: int
@@ -43,7 +47,9 @@ class ClientScores:
         """Return the sums over a client's cases, and the efficacy of each round's."""
         cases = [case for found in by_round.values() for case in found]
         progress = ProgressLog(f"{self.name}: prompts scored", len(cases))
-        evaluation = evaluate_cases(self.lm, cases, progress=progress)
+        evaluation = evaluate_cases(
+            self.lm, cases, text_quality=self.text_quality, progress=progress
+        )
         self._write(evaluation, server_round)
         total, start = evaluation.sums, 0
         for number, found in by_round.items():

@@ -20,7 +20,7 @@ def read_counterfact(record: Record) -> EvaluationCase:
     record : mapping
         With ``case_id``, ``requested_rewrite`` (``prompt``, ``subject``,
         ``relation_id``, ``target_new.str``, ``target_true.str``),
-        ``paraphrase_prompts`` and ``neighborhood_prompts``.
+        ``paraphrase_prompts``, ``neighborhood_prompts`` and ``generation_prompts``.
 
     Raises
     ------
@@ -43,4 +43,5 @@ def read_counterfact(record: Record) -> EvaluationCase:
             Question(prompt=prompt, answer=target_true)
             for prompt in read_texts(record, "neighborhood_prompts")
         ),
+        generation_prompts=read_texts(record, "generation_prompts"),
     )

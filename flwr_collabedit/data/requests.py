@@ -102,6 +102,8 @@ class EvaluationCase(BaseModel):
         They are not scored; `flwr_collabedit.data.augmentation` edits them too.
     multi_hop : tuple of MultiHopQuestion
         What follows from this edit, together with others where it takes several.
+    generation_prompts : tuple of str
+        Beginnings of texts about the subject, which a model goes on with freely.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -115,6 +117,7 @@ class EvaluationCase(BaseModel):
     conflicts_with: int | str | None = None
     related: tuple[Question, ...] = ()
     multi_hop: tuple[MultiHopQuestion, ...] = ()
+    generation_prompts: tuple[Text, ...] = ()
 
     @property
     def rewrite_prompt(self) -> str:

@@ -51,21 +51,23 @@ def continue_greedily(
     """
     rows = [tokenize(lm.tokenizer, prompt).input_ids for prompt in prompts]
     for prompt, row in zip(prompts, rows, strict=True):
-        _check_room(lm, prompt, len(row) + max(num_tokens))
+        check_room(lm, prompt, len(row) + max(num_tokens))
     texts: dict[int, str] = {}
     for batch in batches_by_length([len(row) for row in rows], batch_size, progress):
         budgets = [num_tokens[index] for index in batch]
         written = _generate(lm, [rows[index] for index in batch], max(budgets))
         for index, budget, ids in zip(batch, budgets, written, strict=True):
-            texts[index] = _decode_after(lm, rows[index], ids[:budget])
+            texts[index] = decode_after(lm, rows[index], ids[:budget])
     return [texts[index] for index in range(len(rows))]
 
 
-def _check_room(lm: LanguageModel, prompt: str, length: int) -> None:
+def check_room(lm: LanguageModel, prompt: str, length: int) -> None:
+    """Raise ``RequestFormatError`` if the model has fewer positions than ``length``."""
     if length > lm.max_length:
         raise RequestFormatError(
-            f"The prompt {prompt[:60]!r} and its answer take {length} tokens; "
-            f"{lm.name!r} reads at most {lm.max_length}. Shorten the prompt."
+            f"The prompt {prompt[:60]!r} and what is to follow take {length} "
+            f"tokens; {lm.name!r} reads at most {lm.max_length}. Shorten the prompt or "
+            "ask for fewer tokens."
         )
 
 
@@ -91,12 +93,12 @@ def _generate(
     return ids
 
 
-def _decode_after(
+def decode_after(
     lm: LanguageModel, prompt_ids: Sequence[int], new_ids: Sequence[int]
 ) -> str:
-    """Decode with the prompt in front: alone, some tokenizers drop the first space.
+    """Return the text of new tokens; special tokens are left out.
 
-    The end of the text and the padding after it are special tokens, which are left out.
+    They are decoded behind the prompt: alone, some tokenizers drop the first space.
     """
     before, whole = (
         str(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.evaluation.batches import Progress
@@ -10,29 +10,40 @@ from flwr_collabedit.evaluation.case_score import CaseScore, sums
 from flwr_collabedit.evaluation.generation import CaseGeneration, generate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.evaluation.scoring import score_cases
+from flwr_collabedit.evaluation.text_quality import CaseTexts, TextQuality, write_texts
 from flwr_collabedit.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores and generated answers, case by case, in the order of the cases."""
+    """Scores and generated answers, case by case, in the order of the cases.
+
+    ``texts``, what was written freely, is empty where that was not asked for.
+    """
 
     scores: list[CaseScore]
     generations: list[CaseGeneration]
+    texts: list[CaseTexts] = field(default_factory=list)
 
     @property
     def sums(self) -> MetricSums:
         """Sums and counts of every metric over the cases."""
-        return sums(self.scores) + sums(self.generations)
+        return sums(self.scores) + sums(self.generations) + sums(self.texts)
 
     def to_json_lines(self) -> str:
         """Return one JSON object a case and line, with every prompt's values."""
+        parts = {"score": self.scores, "generated": self.generations}
+        if self.texts:
+            parts["texts"] = self.texts
         return "".join(
             json.dumps(
-                {"score": score.model_dump(), "generated": generated.model_dump()}
+                {
+                    name: found.model_dump()
+                    for name, found in zip(parts, case, strict=True)
+                }
             )
             + "\n"
-            for score, generated in zip(self.scores, self.generations, strict=True)
+            for case in zip(*parts.values(), strict=True)
         )
 
 
@@ -40,14 +51,26 @@ def evaluate_cases(
     lm: LanguageModel,
     cases: Sequence[EvaluationCase],
     *,
+    text_quality: TextQuality | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Return how the model, as it is now, answers the cases; it is not changed.
 
-    ``progress`` is called with the prompts done and of all, first for the scores, then
-    for the generated answers.
+    Parameters
+    ----------
+    lm, cases
+        The model and what it is asked.
+    text_quality : TextQuality or None
+        How free text is written, for fluency and consistency, which cost many times
+        what all other measures do; ``None`` writes none.
+    progress : callable, optional
+        Called with the prompts done and of all, first for the scores, then for the
+        generated answers, then for the texts.
     """
     return Evaluation(
         score_cases(lm, cases, progress=progress),
         generate_cases(lm, cases, progress=progress),
+        []
+        if text_quality is None
+        else write_texts(lm, cases, text_quality, progress=progress),
     )

@@ -37,6 +37,8 @@ PUBLISHED_NAMES: Mapping[str, str] = {
     "MH": "multi-hop-accuracy",
     "generated_efficacy": "generated-efficacy",
     "generated_paraphrase": "generated-paraphrase",
+    "fluency": "fluency",
+    "consistency": "consistency",
 }
 
 
@@ -146,6 +148,8 @@ def summarize(sums: MetricSums) -> dict[str, float | None]:
         accuracy on other facts about the edited subjects. ``MH`` : questions whose
         answer follows from the edits. ``generated_efficacy``,
         ``generated_paraphrase`` : freely generated text begins with the new target.
+        ``fluency``, ``consistency`` : n-gram entropy of free text, in hundredths of a
+        bit as tables print it, and its similarity with reference texts.
     """
     means = {name: sums.mean(metric) for name, metric in PUBLISHED_NAMES.items()}
     summary = {name: None if m is None else 100 * m for name, m in means.items()}

@@ -62,6 +62,15 @@ SCORE_COLUMNS = (
     Column("retention", "RA"),
 )
 
+# Shown where free text was written.
+TEXT_COLUMNS = (Column("fluency", "ENT"), Column("consistency", "RS"))
+
+TEXT_LEGEND = (
+    "ENT: n-gram entropy of free text about the subjects, in hundredths of a bit; low "
+    "means repetition. RS: its likeness to reference texts of the new answers, in "
+    "percent."
+)
+
 SCORE_LEGEND = (
     "ES, PS, NS: the wanted target is likelier than the other on rewrite, paraphrase "
     "and neighborhood prompts; Score: their harmonic mean. EA, PA, NA: every token of "
@@ -77,10 +86,20 @@ GAP_COLUMNS = (
 
 
 def score_columns(rows: Iterable[Row]) -> tuple[Column, ...]:
-    """Return `SCORE_COLUMNS`, and MH where a row has it: few data sets ask for it."""
-    if all(row.get("MH") is None for row in rows):
-        return SCORE_COLUMNS
-    return (*SCORE_COLUMNS, Column("MH", "MH"))
+    """Return `SCORE_COLUMNS`, and those others that a row has a value for."""
+    rows = list(rows)
+    asked = (Column("MH", "MH"), *TEXT_COLUMNS)
+    return (*SCORE_COLUMNS, *(column for column in asked if _has(rows, column)))
+
+
+def has_texts(rows: Iterable[Row]) -> bool:
+    """Return whether free text was written."""
+    rows = list(rows)
+    return any(_has(rows, column) for column in TEXT_COLUMNS)
+
+
+def _has(rows: Sequence[Row], column: Column) -> bool:
+    return any(row.get(column.key) is not None for row in rows)
 
 
 def gap_rows(gaps: Mapping[str, float]) -> list[Row]:

@@ -21,7 +21,7 @@ def case(number):
     return EvaluationCase(request=request)
 
 
-def scored(lm, cases, progress=None):
+def scored(lm, cases, text_quality=None, progress=None):
     """Cases of odd id hold, those of even id do not."""
     scores = []
     for one in cases:

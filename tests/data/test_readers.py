@@ -33,6 +33,7 @@ def test_counterfact_record_becomes_a_case(counterfact_record: Record):
             Question(prompt="The capital of Belmar is", answer="Vandor"),
             Question(prompt="Belmar's capital is", answer="Vandor"),
         ),
+        generation_prompts=("The parliament of Ostrava Minor sits in",),
     )
     assert case.rewrite_prompt == "The capital of Ostrava Minor is"
 

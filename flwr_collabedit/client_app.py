@@ -4,7 +4,8 @@ An existing app names ``flwr_collabedit.client_app:app`` as its client. Each Sup
 ``--node-config`` then says what the party brings: ``model``, ``edits-path``,
 ``edits-format``, ``edits-per-round``, ``state-folder``, ``device`` and ``dtype``; its
 ``name``, which must stay the same over restarts; and, where it wants them,
-``conflict-key`` (a file, the same for all), ``health-texts`` (a text file) and
+``conflict-key`` (a file, the same for all), ``health-texts`` (a text file),
+``generation-tokens`` and ``reference-texts`` (free text, see docs/measures.md) and
 ``withdrawals-path``: JSON such as ``{"3": {"1": [0, 2]}}``, in round 3 the first and
 third edit of round 1 are taken back.
 """
@@ -28,8 +29,10 @@ from flwr.common import Scalar
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.client.health import HealthTexts
 from flwr_collabedit.data.loading import load_cases
+from flwr_collabedit.data.reference_texts import ReferenceTexts
 from flwr_collabedit.data.texts import load_texts
 from flwr_collabedit.errors import ConfigurationError, nearest
+from flwr_collabedit.evaluation.text_quality import TextQuality
 from flwr_collabedit.fact_tags import TagKey
 from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.messages.instruction import Instruction
@@ -56,6 +59,8 @@ _NODE_DEFAULTS = {
     "name": "",
     "conflict-key": "",
     "health-texts": "",
+    "generation-tokens": 0,
+    "reference-texts": "",
     "withdrawals-path": "",
 }
 _FLOWER_KEYS = {"partition-id", "num-partitions"}
@@ -120,7 +125,23 @@ def deployed_client(context: Context) -> EditingClient:
         withdrawals=read_withdrawals(str(settings["withdrawals-path"])),
         tag_key=TagKey.from_file(key) if key else None,
         health=HealthTexts(tuple(load_texts(texts))) if texts else None,
+        text_quality=text_quality(
+            int(str(settings["generation-tokens"])), str(settings["reference-texts"])
+        ),
     )
+
+
+@lru_cache(maxsize=1)
+def text_quality(num_tokens: int, references: str) -> TextQuality | None:
+    """Return how free text is written, if it is, and what it is held against."""
+    if not num_tokens:
+        return None
+    if not references:
+        return TextQuality(num_tokens)
+    from flwr_collabedit.evaluation.reference_score import ReferenceScore
+
+    texts = ReferenceTexts.from_file(references)
+    return TextQuality(num_tokens, reference=ReferenceScore(texts))
 
 
 def read_withdrawals(path: str) -> dict[int, EditSet]:

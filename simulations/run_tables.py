@@ -6,6 +6,7 @@ from typing import Any
 from flwr_collabedit.evaluation.report import (
     GAP_COLUMNS,
     SCORE_LEGEND,
+    TEXT_COLUMNS,
     TEXT_LEGEND,
     Column,
     Row,
@@ -70,6 +71,8 @@ def run_tables(summary: dict[str, Any]) -> list[RunTable]:
         tables.insert(
             1, ("Percent of the pooled edit's", score_columns(shares), shares)
         )
+    if has_texts(scores):
+        tables.append(("Free text", TEXT_COLUMNS, scores))
     tables += [table[:3] for table in _round_tables(summary)]
     if rows := conflict_rows(summary.get("conflicts", {})):
         tables.append(("Contradicting edits", CONFLICT_COLUMNS, rows))

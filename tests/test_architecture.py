@@ -31,7 +31,9 @@ MAY_IMPORT = {
         *("errors", "algebra", "data", "models", "editors", "evaluation", "messages"),
         *("edited_model", "fact_tags", "progress"),
     },
-    "client_app": {"errors", "data", "models", "messages", "client", "fact_tags"},
+    "client_app": {
+        *("errors", "data", "models", "evaluation", "messages", "client", "fact_tags"),
+    },
     "cli": {
         *("errors", "algebra", "data", "models", "editors", "evaluation", "files"),
         *("export", "progress"),

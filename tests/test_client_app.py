@@ -65,6 +65,21 @@ def test_a_node_config_gives_model_edits_and_state(node_config, tmp_path):
     assert client.targets.store.folder == tmp_path / "state"
 
 
+def test_free_text_is_written_only_if_the_node_asks_for_it(node_config, tmp_path):
+    assert deployed_client(context(node_config)).scores.text_quality is None
+
+    known = tmp_path / "known.jsonl"
+    record = {"target": "Rome", "relation_id": "capital", "texts": ["Rome has ruins"]}
+    known.write_text(json.dumps(record), encoding="utf-8")
+    asked = {"generation-tokens": 20, "reference-texts": str(known)}
+    client = deployed_client(context({**node_config, **asked}))
+
+    quality = client.scores.text_quality
+    assert quality.num_tokens == 20
+    case = client.edits.rounds[0][0]
+    assert quality.reference.of(case, ["Rome has ruins"]) == pytest.approx(1.0)
+
+
 def test_the_app_answers_a_servers_message(node_config):
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     lm = cached_model("embedded", "float32", "cpu")

@@ -62,21 +62,25 @@ SCORE_COLUMNS = (
     Column("retention", "RA"),
 )
 
-# Shown where free text was written.
-TEXT_COLUMNS = (Column("fluency", "ENT"), Column("consistency", "RS"))
-
-TEXT_LEGEND = (
-    "ENT: n-gram entropy of free text about the subjects, in hundredths of a bit; low "
-    "means repetition. RS: its likeness to reference texts of the new answers, in "
-    "percent."
-)
-
 SCORE_LEGEND = (
     "ES, PS, NS: the wanted target is likelier than the other on rewrite, paraphrase "
     "and neighborhood prompts; Score: their harmonic mean. EA, PA, NA: every token of "
     "it is the likeliest; AScore: their harmonic mean. GE, GP: the model generates it. "
     "RA: other facts about the edited subjects are kept. MH, where there are such "
     "questions: what follows from edits is answered in one wording. All in percent."
+)
+
+# A table of its own, where free text was written: one of 80 characters is full.
+TEXT_COLUMNS = (
+    Column("method", "method", "text"),
+    Column("fluency", "ENT"),
+    Column("consistency", "RS"),
+)
+
+TEXT_LEGEND = (
+    "ENT: n-gram entropy of free text about the subjects, in hundredths of a bit; low "
+    "means repetition. RS: its likeness to reference texts of the new answers, in "
+    "percent."
 )
 
 GAP_COLUMNS = (
@@ -86,10 +90,9 @@ GAP_COLUMNS = (
 
 
 def score_columns(rows: Iterable[Row]) -> tuple[Column, ...]:
-    """Return `SCORE_COLUMNS`, and those others that a row has a value for."""
-    rows = list(rows)
-    asked = (Column("MH", "MH"), *TEXT_COLUMNS)
-    return (*SCORE_COLUMNS, *(column for column in asked if _has(rows, column)))
+    """Return `SCORE_COLUMNS`, and MH where a row has it: few data sets ask for it."""
+    multi_hop = Column("MH", "MH")
+    return (*SCORE_COLUMNS, *[multi_hop] * _has(list(rows), multi_hop))
 
 
 def has_texts(rows: Iterable[Row]) -> bool:

@@ -9,17 +9,17 @@ from flwr_collabedit.evaluation.fluency import fluency, ngram_entropy, split_wor
 
 def test_equal_shares_have_the_logarithm_of_their_number():
     # ab, bc, cd, de: four pairs, each once.
-    assert ngram_entropy("a b c d e".split(), 2) == pytest.approx(2.0)
-    assert ngram_entropy("a b c d e".split(), 3) == pytest.approx(math.log2(3))
+    assert ngram_entropy(list("abcde"), 2) == pytest.approx(2.0)
+    assert ngram_entropy(list("abcde"), 3) == pytest.approx(math.log2(3))
 
 
 def test_unequal_shares_are_weighted():
     # aa 3, ab 1: 3/4 log2(4/3) + 1/4 log2 4
     expected = 0.75 * math.log2(4 / 3) + 0.25 * 2
-    assert ngram_entropy("a a a a b".split(), 2) == pytest.approx(expected)
+    assert ngram_entropy(list("aaaab"), 2) == pytest.approx(expected)
     # aaa 2, aab 1
     expected = 2 / 3 * math.log2(1.5) + 1 / 3 * math.log2(3)
-    assert ngram_entropy("a a a a b".split(), 3) == pytest.approx(expected)
+    assert ngram_entropy(list("aaaab"), 3) == pytest.approx(expected)
 
 
 def test_fluency_is_the_mean_of_the_weighted_entropies():

@@ -22,6 +22,8 @@ OPTIONS = {
     "conflict_share": 0.5,
     "conflict_policy": "majority",
     "health_samples": 4,
+    "generation_tokens": 12,
+    "reference_texts": "embedded",
     "checkpoints": "all",
 }
 
@@ -74,6 +76,19 @@ def test_the_summary_has_health_and_the_efficacy_of_every_round(finished):
     inactive = [report["efficacy_by_round"]["inactive"] for report in rounds]
     assert inactive[2]["edits"] > inactive[1]["edits"]
     assert inactive[2]["EA"] <= 50
+
+
+def test_free_text_of_clients_is_that_of_the_pooled_party(finished):
+    scores = read(finished)["scores"]
+
+    for name in ("fluency", "consistency"):
+        pooled = scores["pooled"][name]
+        assert scores["before"][name] > 0
+        assert scores["CollabEdit"][name] == pytest.approx(pooled, rel=0.05)
+    assert "## Free text" in (finished / "report.md").read_text()
+    lines = (finished / "cases" / "client-1-round-1.jsonl").read_text().splitlines()
+    # The fact and its two paraphrases.
+    assert len(json.loads(lines[0])["texts"]["texts"]) == 3
 
 
 def kept(folder, copy, last):

@@ -109,3 +109,16 @@ def test_the_tables_over_rounds_are_explained_where_there_are_any(summary):
     summary["rounds"][0]["health"] = {"perplexity": 2.5}
 
     assert "Perplexity" in legend(summary)
+
+
+def test_free_text_has_a_table_where_there_is_some(summary):
+    title = "Free text"
+    assert rows(summary, title) is None
+    assert "ENT" not in legend(summary)
+
+    summary["scores"]["pooled"] |= {"fluency": 480.0, "consistency": 12.0}
+
+    found = rows(summary, title)
+    assert found[-1]["method"] == "pooled"
+    assert (found[-1]["fluency"], found[-1]["consistency"]) == (480.0, 12.0)
+    assert "ENT" in legend(summary)

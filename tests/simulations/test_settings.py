@@ -44,6 +44,7 @@ def test_settings_survive_a_run_config():
         ({"resume": True, "checkpoints": "none"}, "resume needs checkpoints"),
         ({"resume": True, "strategy": "fed-edit"}, "resume needs checkpoints"),
         ({"sentence-model": "some/model"}, "not read with partition = 'iid'"),
+        ({"reference-texts": "embedded"}, "not read with generation-tokens = 0"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(config, text):

@@ -60,7 +60,7 @@ class ReferenceTexts:
         names: Mapping[str, str] | None = None
         by_case: dict[str, Texts] = defaultdict(tuple)
         by_target: dict[tuple[str, str], Texts] = defaultdict(tuple)
-        for index, record in enumerate(iterate_records(source, None)):
+        for index, record in enumerate(_values(source)):
             where = f"{source}, record {index}"
             texts = _texts(record, where)
             if record.get("case_id") is not None:
@@ -132,6 +132,20 @@ def _target(record: Record, names: Mapping[str, str], where: str) -> str:
         ) from error
 
 
+def _values(source: str | Path) -> Iterator[Any]:
+    """Yield the parsed records.
+
+    Raises
+    ------
+    RequestFormatError
+        If one could not be parsed.
+    """
+    for index, record in enumerate(iterate_records(source, None)):
+        if record.error:
+            raise RequestFormatError(f"{source}, record {index}: {record.error}")
+        yield record.value
+
+
 def _names(counterfact: str | Path | None, where: str) -> dict[str, str]:
     """Return what the ids of the answers in a CounterFact file are called."""
     if counterfact is None:
@@ -140,7 +154,7 @@ def _names(counterfact: str | Path | None, where: str) -> dict[str, str]:
             "CounterFact too, which says what the id is called, or write 'target'."
         )
     found = {}
-    for record in iterate_records(counterfact, None):
+    for record in _values(counterfact):
         for side in ("target_new", "target_true"):
             name = read_text(record, f"requested_rewrite.{side}.id")
             text = read_text(record, f"requested_rewrite.{side}.str")

@@ -98,7 +98,7 @@ def score_columns(rows: Iterable[Row]) -> tuple[Column, ...]:
 def has_texts(rows: Iterable[Row]) -> bool:
     """Return whether free text was written."""
     rows = list(rows)
-    return any(_has(rows, column) for column in TEXT_COLUMNS)
+    return any(_has(rows, column) for column in TEXT_COLUMNS[1:])
 
 
 def _has(rows: Sequence[Row], column: Column) -> bool:

@@ -56,6 +56,10 @@ class EditFileError(CollabEditError, ValueError):
     """A delta file that is missing, damaged or not of this format."""
 
 
+class DiskSpaceError(CollabEditError, OSError):
+    """A disk with less room than what is to be written needs."""
+
+
 class CheckpointError(CollabEditError, ValueError):
     """A checkpoint of another model or of other options, or a damaged one."""
 

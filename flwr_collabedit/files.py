@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.errors import ConfigurationError, DiskSpaceError
 
 
 @contextmanager
@@ -36,11 +36,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     ConfigurationError
         If there is something at ``path`` already, other than an empty folder.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigurationError(
-            f"Expected no file and no folder with content at '{path}', found one. "
-            "Choose another name, or remove it."
-        )
+    check_new_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft(path)
     draft.mkdir()
@@ -49,6 +45,38 @@ def new_folder(path: Path) -> Iterator[Path]:
         draft.replace(path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_new_folder(path: Path) -> None:
+    """Raise unless :func:`new_folder` can give ``path`` its name; ask before long work.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is something at ``path`` already, other than an empty folder.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigurationError(
+            f"Expected no file and no folder with content at '{path}', found one. "
+            "Choose another name, or remove it."
+        )
+
+
+def check_space(folder: Path, num_bytes: int) -> None:
+    """Raise unless the disk of an existing folder has room for ``num_bytes`` more.
+
+    Raises
+    ------
+    DiskSpaceError
+        If it has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise DiskSpaceError(
+            f"No space left on device: expected {num_bytes / 1e6:,.1f} MB free at "
+            f"'{folder}', found {free / 1e6:,.1f} MB. Free some space or write to "
+            "another disk."
+        )
 
 
 def _draft(path: Path) -> Path:

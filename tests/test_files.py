@@ -1,7 +1,9 @@
+import shutil
+
 import pytest
 
-from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.files import new_folder, replacing
+from flwr_collabedit.errors import ConfigurationError, DiskSpaceError
+from flwr_collabedit.files import check_space, new_folder, replacing
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -53,3 +55,11 @@ def test_a_folder_with_content_is_not_replaced(tmp_path):
 def _fail_half_way(path):
     path.write_text("half")
     raise OSError("full")
+
+
+def test_room_is_asked_of_the_folders_disk(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+
+    check_space(tmp_path, free // 2)
+    with pytest.raises(DiskSpaceError, match="Free some space"):
+        check_space(tmp_path, 2 * free)

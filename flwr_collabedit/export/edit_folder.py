@@ -68,6 +68,11 @@ class EditCard(BaseModel):
     scores: Mapping[str, Mapping[str, float]] = {}
     packages: Mapping[str, str] = {}
 
+    @property
+    def dtype(self) -> str:
+        """Type of the base weights when they were edited; the fingerprint is of it."""
+        return str(self.settings.get("dtype", "float32"))
+
 
 def save_edit(path: Path, deltas: Mapping[str, Tensor], card: EditCard) -> None:
     """Write a delta file, whole or not at all.

@@ -89,6 +89,24 @@ def write_delta(lm: LanguageModel, name: str, delta: Tensor) -> None:
     _add(lm, name, delta)
 
 
+def edited_weight(
+    lm: LanguageModel, name: str, delta: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """Return weight plus delta, ``(d_value, d_key)``, rounded once from float64.
+
+    As :func:`applied_deltas` writes it where ``dtype`` is the weight's; the model is
+    not changed. Errors are the same.
+    """
+    _check_delta(lm, name, delta)
+    return _sum(_oriented(lm.model, name), delta).to(dtype)
+
+
+def as_stored(lm: LanguageModel, name: str, weight: Tensor) -> Tensor:
+    """Return ``(d_value, d_key)`` in the order of the module's own axes, contiguous."""
+    module = find_module(lm.model, name.removesuffix(_SUFFIX))
+    return (weight.T if isinstance(module, Conv1D) else weight).contiguous()
+
+
 @contextmanager
 def restored_weights(lm: LanguageModel, names: Iterable[str]) -> Iterator[None]:
     """Give the named weights their bits back on exit, also after an exception.
@@ -139,4 +157,8 @@ def _check_delta(lm: LanguageModel, name: str, delta: Tensor) -> None:
 
 def _add(lm: LanguageModel, name: str, delta: Tensor) -> None:
     weight = _oriented(lm.model, name)
-    weight.copy_(weight.double() + delta.detach().to(weight.device).double())
+    weight.copy_(_sum(weight, delta))
+
+
+def _sum(weight: Tensor, delta: Tensor) -> Tensor:
+    return weight.double() + delta.detach().to(weight.device).double()

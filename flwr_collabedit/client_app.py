@@ -2,8 +2,11 @@
 
 An existing app names ``flwr_collabedit.client_app:app`` as its client. Each SuperNode's
 ``--node-config`` then says what the party brings: ``model``, ``edits-path``,
-``edits-format``, ``edits-per-round``, ``state-folder``, ``device`` and ``dtype``; its
-``name``, which must stay the same over restarts; and, where it wants them,
+``edits-format``, ``edits-per-round``, ``state-folder``, ``device``, ``dtype`` and
+``revision``; its ``name``, which must stay the same over restarts;
+``chat-template=true`` where prompts are to be the user's turns of an instruct model
+(every party's alike, and the server then sends the bare context alone, see
+`flwr_collabedit.models.chat`); and, where it wants them,
 ``conflict-key`` (a file, the same for all), ``health-texts`` (a text file),
 ``generation-tokens`` and ``reference-texts`` (free text, see docs/measures.md) and
 ``withdrawals-path``: JSON such as ``{"3": {"1": [0, 2]}}``, in round 3 the first and
@@ -45,6 +48,7 @@ from flwr_collabedit.messages.payloads import (
     array_keys,
     to_record,
 )
+from flwr_collabedit.models.chat import chat_case
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.loading import load_language_model
 
@@ -56,6 +60,8 @@ _NODE_DEFAULTS = {
     "state-folder": "",
     "device": "cpu",
     "dtype": "float32",
+    "revision": "",
+    "chat-template": False,
     "name": "",
     "conflict-key": "",
     "health-texts": "",
@@ -114,10 +120,13 @@ def deployed_client(context: Context) -> EditingClient:
     )
     size = int(str(settings["edits-per-round"])) or max(len(cases), 1)
     key, texts = str(settings["conflict-key"]), str(settings["health-texts"])
+    lm = cached_model(
+        *(str(settings[name]) for name in ("model", "dtype", "device", "revision"))
+    )
+    if settings["chat-template"]:
+        cases = [chat_case(lm.tokenizer, case) for case in cases]
     return EditingClient(
-        cached_model(
-            str(settings["model"]), str(settings["dtype"]), str(settings["device"])
-        ),
+        lm,
         [cases[start : start + size] for start in range(0, len(cases), size)],
         name=str(settings["name"]) or f"node-{context.node_id}",
         state_folder=Path(str(settings["state-folder"])),
@@ -168,9 +177,11 @@ def read_withdrawals(path: str) -> dict[int, EditSet]:
 
 
 @lru_cache(maxsize=1)
-def cached_model(name: str, dtype: str, device: str) -> LanguageModel:
+def cached_model(
+    name: str, dtype: str, device: str, revision: str = ""
+) -> LanguageModel:
     """Return a model, loaded once a process: Ray's actors serve many clients."""
-    return load_language_model(name, dtype=dtype, device=device)
+    return load_language_model(name, revision=revision, dtype=dtype, device=device)
 
 
 def _read(message: Message) -> tuple[dict[str, Scalar], Arrays]:

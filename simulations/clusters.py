@@ -48,7 +48,9 @@ def _find(settings: ExperimentSettings, texts: list[str]) -> list[int]:
 
     vectorizer = None
     if settings.sentence_model:
-        lm = cached_model(settings.model, settings.dtype, settings.device)
+        lm = cached_model(
+            settings.model, settings.dtype, settings.device, settings.revision
+        )
         vectorizer = partial(
             sentence_vectors, settings.sentence_model, device=lm.device
         )

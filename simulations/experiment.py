@@ -3,6 +3,7 @@
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -26,12 +27,12 @@ from flwr_collabedit.data.texts import load_texts
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates, generate_contexts
 from flwr_collabedit.editors.covariance import estimate_second_moments
-from flwr_collabedit.editors.methods import METHODS
+from flwr_collabedit.editors.hyperparameters import hyperparameters_for
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.evaluation.text_quality import TextQuality
 from flwr_collabedit.messages.edit_set import EditSet
+from flwr_collabedit.models.chat import chat_case
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.loading import EMBEDDED_MODEL
 from flwr_collabedit.progress import ProgressLog
 from simulations.clusters import prompt_clusters
 from simulations.settings import ExperimentSettings
@@ -42,7 +43,9 @@ Rounds = list[list[EvaluationCase]]
 
 def language_model(settings: ExperimentSettings) -> LanguageModel:
     """Return the model, loaded once a process."""
-    return cached_model(settings.model, settings.dtype, settings.device)
+    return cached_model(
+        settings.model, settings.dtype, settings.device, settings.revision
+    )
 
 
 @lru_cache(maxsize=1)
@@ -84,6 +87,12 @@ def clients_rounds(settings: ExperimentSettings) -> list[Rounds]:
             later=settings.conflict_later,
             seed=settings.seed,
         )
+    if settings.chat_template:
+        tokenizer = language_model(settings).tokenizer
+        rounds = [
+            [[chat_case(tokenizer, case) for case in cases] for cases in own]
+            for own in rounds
+        ]
     return rounds
 
 
@@ -166,19 +175,27 @@ def text_quality(settings: ExperimentSettings) -> TextQuality | None:
 
 def editor_config(settings: ExperimentSettings) -> MemitConfig:
     """Return the configuration of MEMIT or PMET with the settings' overrides."""
-    embedded = {"memit": "edit.json", "pmet": "edit_pmet.json"}
-    source = settings.hyperparameters or EMBEDDED_MODEL / embedded[settings.editor]
-    overrides: dict[str, object] = {}
+    overrides: dict[str, Any] = {}
     if settings.second_moment_weight:
         overrides["second_moment_weight"] = settings.second_moment_weight
     if settings.second_moment_samples:
         overrides["second_moment_samples"] = settings.second_moment_samples
-    overrides["second_moment_corpus"] = settings.second_moment_texts
-    return METHODS[settings.editor].config.from_published(source, **overrides)
+    return hyperparameters_for(
+        language_model(settings),
+        settings.hyperparameters,
+        editor=settings.editor,
+        second_moment_corpus=settings.second_moment_texts,
+        **overrides,
+    )
 
 
 def contexts(settings: ExperimentSettings, lm: LanguageModel) -> ContextTemplates:
-    """Return the context templates that the server sends to every client."""
+    """Return the context templates that the server sends to every client.
+
+    Chats have the bare context alone, see `flwr_collabedit.models.chat`.
+    """
+    if settings.chat_template:
+        return ContextTemplates()
     starters = [text for text in settings.context_starters.split(",") if text]
     return generate_contexts(lm, starters=starters, seed=settings.seed)
 

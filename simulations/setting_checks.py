@@ -32,6 +32,7 @@ _READ_BY = {
 # Settings that are read only where another one has, or has not, some value.
 _READ_WITH: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "sentence_model": ("partition", lambda value: value == "by-subject-cluster"),
+    "context_starters": ("chat_template", lambda value: not value),
     "beta_0": ("history", lambda value: value == "dynamic-covariance"),
     "beta_1": ("history", lambda value: value == "dynamic-covariance"),
     "withdraw": ("history", lambda value: value == "d4s"),

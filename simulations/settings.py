@@ -28,8 +28,12 @@ class ExperimentSettings(RoundSettings):
     output_folder : str
         Absolute path of the run folder, empty for `from_context`'s. A Flower daemon
         has a working directory of its own: a relative path would end up elsewhere.
-    model, dtype, device
-        ``embedded``, a Hugging Face id or a path; float32 or float64; torch device.
+    model, revision : str
+        ``embedded``, a Hugging Face id or a path; commit, tag or branch of a hub model,
+        empty for its default.
+    dtype, device
+        float32, float64, bfloat16 or float16; what
+        `flwr_collabedit.models.loading.load_language_model` takes.
     num_clients, num_rounds
         Clients of the federation; rounds over which each spreads its edits.
     num_edits : int
@@ -37,6 +41,8 @@ class ExperimentSettings(RoundSettings):
     data, data_format, zsre_target, subjects
         ``embedded`` or a file or hub id and its layout; ``zsre_target`` is read for
         zsRE only, ``subjects`` for the embedded world only.
+    chat_template : bool
+        Put every prompt into the chat template of an instruct model's tokenizer.
     partition, dirichlet_alpha, sentence_model
         How cases are split over clients; the second is read by ``dirichlet`` only, the
         third by ``by-subject-cluster`` only: a hub id or path, empty for TF-IDF.
@@ -46,7 +52,8 @@ class ExperimentSettings(RoundSettings):
     editor : str
         ``memit`` or ``pmet``.
     hyperparameters : str
-        The editor's published JSON; empty for the embedded model's own.
+        Name of a published set, or absolute path of a JSON file; empty for what is
+        published for the model, see `flwr_collabedit.editors.hyperparameters`.
     second_moment_weight : float
         Replaces the file's where it is not 0.
     second_moment_texts, second_moment_samples
@@ -56,7 +63,8 @@ class ExperimentSettings(RoundSettings):
         Absolute path for second moments and clients' targets, which runs may share;
         empty for the run folder.
     context_starters : str
-        First words of the generated context templates, comma-separated.
+        First words of the generated context templates, comma-separated; chats have
+        none.
     strategy : str
         How clients' edits are merged; see `flwr_collabedit.strategies`.
     layer_schedule, residual_split, wire_dtype, min_replies, fraction_train
@@ -93,7 +101,8 @@ class ExperimentSettings(RoundSettings):
 
     output_folder: str = ""
     model: str = "embedded"
-    dtype: Literal["float32", "float64"] = "float32"
+    revision: str = ""
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     device: str = "cpu"
     num_clients: Count = 8
     num_rounds: Count = 2
@@ -104,6 +113,7 @@ class ExperimentSettings(RoundSettings):
     ] = "counterfact"
     zsre_target: Literal["answers", "alt"] = "answers"
     subjects: Literal["real", "invented", "all"] = "real"
+    chat_template: bool = False
     partition: Literal["iid", "by-relation", "by-subject-cluster", "dirichlet"] = "iid"
     dirichlet_alpha: Annotated[float, Field(gt=0)] = 0.5
     sentence_model: str = ""
@@ -148,12 +158,20 @@ class ExperimentSettings(RoundSettings):
     threads_per_client: Count = 1
     seed: int = 0
 
-    @field_validator("output_folder", "cache_folder", "hyperparameters", "conflict_key")
+    @field_validator("output_folder", "cache_folder", "conflict_key")
     @classmethod
     def _absolute(cls, path: str) -> str:
         if path and not Path(path).is_absolute():
             raise ValueError("expected an absolute path")
         return path
+
+    @field_validator("hyperparameters")
+    @classmethod
+    def _set_or_file(cls, value: str) -> str:
+        is_file = Path(value).name != value or value.endswith(".json")
+        if value and is_file and not Path(value).is_absolute():
+            raise ValueError("expected a set's name or an absolute path")
+        return value
 
     @classmethod
     def from_run_config(cls, run_config: Mapping[str, Any]) -> Self:

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "edited_model": set(),
     "algebra": {"errors"},
     "data": {"errors", "files"},
-    "models": {"errors", "edited_model", "files"},
+    "models": {"errors", "edited_model", "files", "data"},
     "editors": {"errors", "algebra", "data", "models", "files"},
     "evaluation": {"errors", "algebra", "data", "models"},
     "export": {"errors", "algebra", "models", "editors", "evaluation", "files"},

@@ -1,11 +1,13 @@
 """The ClientApp of a deployment: what a SuperNode's node config gives it."""
 
 import json
+from itertools import chain
 
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
+from pico import pico_language_model
 
 from flwr_collabedit.client_app import app, cached_model, deployed_client
 from flwr_collabedit.editors.config import MemitConfig
@@ -154,3 +156,23 @@ def test_a_damaged_file_of_withdrawals_is_named(node_config, tmp_path):
 
     with pytest.raises(ConfigurationError, match=r"withdrawals.*back\.json"):
         deployed_client(context({**node_config, "withdrawals-path": str(back)}))
+
+
+def test_a_node_config_may_ask_for_chats(node_config, tmp_path):
+    lm = pico_language_model("gpt2")
+    lm.tokenizer.chat_template = "Q: {{ messages[0]['content'] }}\nA:"
+    lm.model.save_pretrained(tmp_path / "model")
+    lm.tokenizer.save_pretrained(tmp_path / "model")
+    given = {"model": str(tmp_path / "model"), "chat-template": True}
+
+    client = deployed_client(context({**node_config, **given}))
+
+    plain = deployed_client(context(node_config))
+    pairs = zip(chain(*client.edits.rounds), chain(*plain.edits.rounds), strict=True)
+    for chat, case in pairs:
+        assert chat.request.prompt == f"Q: {case.request.prompt}\nA:"
+
+
+def test_a_revision_reaches_the_loading(node_config):
+    with pytest.raises(ConfigurationError, match=r"'v2'.*'embedded'"):
+        deployed_client(context({**node_config, "revision": "v2"}))

@@ -28,9 +28,10 @@ PUBLISHED_NAMES: dict[str, str] = {
     "mom2_dtype": "second_moment_dtype",
 }
 # Module names are decided by models/architectures.json; MEMIT itself never reads
-# layer_selection and mom2_adjustment.
+# layer_selection and mom2_adjustment, and the model is the one that is given.
 IGNORED_KEYS = frozenset(
     {
+        "model_name",
         "rewrite_module_tmp",
         "layer_module_tmp",
         "mlp_module_tmp",
@@ -120,7 +121,11 @@ class MemitConfig(BaseModel):
 
     @classmethod
     def from_published(
-        cls, source: str | Path | Mapping[str, Any], **overrides: Any
+        cls,
+        source: str | Path | Mapping[str, Any],
+        *,
+        where: str = "",
+        **overrides: Any,
     ) -> Self:
         """Return the configuration in one of the editor's published JSON files.
 
@@ -128,6 +133,8 @@ class MemitConfig(BaseModel):
         ----------
         source : path or mapping
             The file, or its content.
+        where : str
+            What errors call the source; its path, or ``the mapping``, if empty.
         **overrides
             Values under our names that replace or extend the file's.
 
@@ -137,7 +144,8 @@ class MemitConfig(BaseModel):
             For a key that the editor does not have, an editing position other than the
             subject's last token, or a value out of range.
         """
-        where = "the mapping" if isinstance(source, Mapping) else f"'{source}'"
+        if not where:
+            where = "the mapping" if isinstance(source, Mapping) else f"'{source}'"
         published: Mapping[str, Any] = (
             source
             if isinstance(source, Mapping)
@@ -161,19 +169,26 @@ class MemitConfig(BaseModel):
             for theirs, ours in cls.published_names.items()
             if theirs in published
         }
-        return cls._checked({**values, **overrides}, where)
+        return cls.checked({**values, **overrides}, where)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Return the configuration that :meth:`to_json` wrote."""
-        return cls._checked(json.loads(text), "the JSON text")
+        return cls.checked(json.loads(text), "the JSON text")
 
     def to_json(self) -> str:
         """Return the configuration as one line of JSON under our names."""
         return self.model_dump_json()
 
     @classmethod
-    def _checked(cls, values: Mapping[str, Any], where: str) -> Self:
+    def checked(cls, values: Mapping[str, Any], where: str) -> Self:
+        """Return the configuration with ``values`` under our names.
+
+        Raises
+        ------
+        ConfigurationError
+            Naming every one that is unknown or out of range, and ``where`` it stood.
+        """
         try:
             return cls.model_validate(values)
         except ValidationError as error:

@@ -126,7 +126,7 @@ def _last_states(
             )
         last = torch.tensor([len(row) - 1 for row in batch], dtype=torch.long)
         for name in names:
-            picked = states[name][torch.arange(len(batch)), last.to(lm.device)]
-            parts[name].append(picked)
+            picked = states[name][torch.arange(len(batch)), last]
+            parts[name].append(picked.to(lm.device))
     order = torch.tensor(by_length, dtype=torch.long, device=lm.device).argsort()
     return {name: torch.cat(part)[order] for name, part in parts.items()}

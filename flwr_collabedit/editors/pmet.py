@@ -17,7 +17,7 @@ from flwr_collabedit.editors.pmet_config import PmetConfig
 from flwr_collabedit.editors.row_reader import RowReader
 from flwr_collabedit.editors.rows import TargetRow
 from flwr_collabedit.editors.suffixes import SuffixGroup, upper_blocks
-from flwr_collabedit.editors.target_loss import relative_norms
+from flwr_collabedit.editors.target_loss import plus, relative_norms
 from flwr_collabedit.models.hooks import replace_output, trace
 from flwr_collabedit.models.language_model import LanguageModel
 
@@ -104,8 +104,8 @@ class PmetLoss:
         moves. So the block runs on this one token, with the attention's output put in.
         """
         lm, (attention, mlp) = self._lm, self._places
-        added = delta[group.owner].to(group.hidden.dtype)  # (row, place, d_model)
-        attended = (group.subject[attention] + added[:, 0])[:, None]
+        added = delta[group.owner]  # (row, place, d_model)
+        attended = plus(group.subject[attention], added[:, 0])[:, None]
         block = lm.block_name(group.layer)
         ids = group.suffix.input_ids[:, :1]
         with ExitStack() as hooks:
@@ -117,7 +117,7 @@ class PmetLoss:
                 )
             for name, change in (
                 (attention, lambda _: attended),
-                (mlp, lambda written: written + added[:, 1:]),
+                (mlp, lambda written: plus(written, added[:, 1:])),
             ):
                 hooks.enter_context(replace_output(lm.model, name, change))
             outputs = hooks.enter_context(trace(lm.model, [block], stop=True))
@@ -127,4 +127,4 @@ class PmetLoss:
                 position_ids=group.suffix.position_ids[:, :1],
                 use_cache=False,
             )
-        return outputs[block][:, 0]
+        return outputs[block][:, 0].to(lm.device)

@@ -41,9 +41,10 @@ class PrefixCache:
     Attributes
     ----------
     layers : tuple of (Tensor, Tensor) or None
-        Each ``(row, head, position, d_head)``; ``None`` for layers that were dropped.
+        Each ``(row, head, position, d_head)``, where the layer computes; ``None`` for
+        layers that were dropped.
     lengths : Tensor
-        Tokens of each row, shape ``(row,)``, int64.
+        Tokens of each row, shape ``(row,)``, int64, on the device of the model.
     """
 
     layers: tuple[tuple[Tensor, Tensor] | None, ...]
@@ -64,15 +65,12 @@ class PrefixCache:
         """Return the cache of the rows at the indices ``rows``, trimmed."""
         lengths = self.lengths[rows]
         surplus = self.width - int(lengths.max()) if len(rows) else 0
+
+        def picked(states: Tensor) -> Tensor:
+            return states.index_select(0, rows.to(states.device))[:, :, surplus:]
+
         return PrefixCache(
-            tuple(
-                pair
-                and (
-                    pair[0].index_select(0, rows)[:, :, surplus:],
-                    pair[1].index_select(0, rows)[:, :, surplus:],
-                )
-                for pair in self.layers
-            ),
+            tuple(pair and (picked(pair[0]), picked(pair[1])) for pair in self.layers),
             lengths,
         )
 
@@ -179,9 +177,8 @@ class PrefixCache:
         valid = (token >= 0)[:, None, :, None]
 
         def close(states: Tensor) -> Tensor:
-            picked = states.gather(
-                2, index.expand(-1, states.shape[1], -1, states.shape[3])
-            )
-            return torch.where(valid, picked, 0)
+            places = index.expand(-1, states.shape[1], -1, states.shape[3])
+            picked = states.gather(2, places.to(states.device))
+            return torch.where(valid.to(states.device), picked, 0)
 
         return PrefixCache(tuple((close(k), close(v)) for k, v in pairs), lengths)

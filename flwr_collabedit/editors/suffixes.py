@@ -71,9 +71,12 @@ class SuffixGroup:
         with torch.no_grad(), trace(lm.model, names, stop=True) as outputs:
             _decode(lm, suffix, past)
         owner = torch.tensor([row.edit for row in rows], device=lm.device)
-        subject = {module: outputs[module][:, 0].clone() for module in modules}
+        subject = {
+            module: outputs[module][:, 0].clone().to(lm.device) for module in modules
+        }
+        hidden = outputs[name].to(lm.device)
         kept = past.above(layer)
-        return cls(layer, tuple(rows), owner, kept, suffix, outputs[name], subject)
+        return cls(layer, tuple(rows), owner, kept, suffix, hidden, subject)
 
     def keep(self, is_kept: Tensor) -> "SuffixGroup":
         """Return the group without the rows whose edit is not kept.
@@ -186,7 +189,7 @@ def _decode(lm: LanguageModel, suffix: Continuation, past: PrefixCache) -> Tenso
         past_key_values=past.as_past(),
         use_cache=True,
     ).last_hidden_state
-    return output
+    return output.to(lm.device)
 
 
 def _common_start(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:

@@ -78,8 +78,7 @@ class MemitLoss:
         """Return each edit's loss, see `TargetLoss`."""
 
         def first(group: SuffixGroup) -> Tensor:
-            added = delta[group.owner, 0].to(group.hidden.dtype)
-            return group.hidden[:, 0] + added
+            return plus(group.hidden[:, 0], delta[group.owner, 0])
 
         seen = self._reader.read(first)
         return (
@@ -91,6 +90,15 @@ class MemitLoss:
     def is_finished(self, loss: Tensor) -> Tensor:
         """Return whose loss is below ``stop_loss``."""
         return loss < self._config.stop_loss
+
+
+def plus(states: Tensor, delta: Tensor) -> Tensor:
+    """Return the sum, formed in the precision of ``delta`` and rounded once.
+
+    It has the dtype and the device of ``states``. A small delta that was rounded to
+    half precision before would be rounded again by the sum.
+    """
+    return (states + delta.to(states.device)).to(states.dtype)
 
 
 def relative_norms(delta: Tensor, initial: Tensor) -> Tensor:

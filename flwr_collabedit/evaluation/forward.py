@@ -7,7 +7,10 @@ from flwr_collabedit.models.padding import PaddedBatch
 
 
 def final_hidden(lm: LanguageModel, batch: PaddedBatch) -> Tensor:
-    """Return the normalised final hidden states, ``(row, position, d_model)``."""
+    """Return the normalised final hidden states, ``(row, position, d_model)``.
+
+    They are on the device of the model, wherever its last block computes.
+    """
     moved = batch.to(lm.device)
     hidden: Tensor = lm.decoder(
         input_ids=moved.input_ids,
@@ -15,4 +18,4 @@ def final_hidden(lm: LanguageModel, batch: PaddedBatch) -> Tensor:
         position_ids=moved.position_ids,
         use_cache=False,
     ).last_hidden_state
-    return hidden
+    return hidden.to(lm.device)

@@ -28,6 +28,7 @@ from flwr_collabedit.evaluation.contests import (
     contests_of,
     texts_of,
 )
+from flwr_collabedit.evaluation.forward import final_hidden
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.padding import pad_batch
 from flwr_collabedit.models.tokens import TokenizedText, tokenize
@@ -114,12 +115,7 @@ def _predict_targets(
     """Return each row's loss and hit per target token; a token is read one ahead."""
     batch = pad_batch([row.input_ids for row in rows], lm.pad_token_id)
     batch = batch.to(lm.device)
-    hidden = lm.decoder(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-    ).last_hidden_state  # (row, position, d_model)
+    hidden = final_hidden(lm, batch)
     lengths = [len(row.target_ids) for row in rows]
     row_index = torch.arange(len(rows)).repeat_interleave(torch.tensor(lengths))
     positions = torch.cat(

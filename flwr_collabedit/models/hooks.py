@@ -84,8 +84,8 @@ def replace_output(
 ) -> Iterator[None]:
     """Let the module's hidden output be ``fn(hidden)`` while the context lasts.
 
-    ``fn`` must return a new tensor, so that autograd and other hooks stay sound. The
-    other elements of a tuple pass unchanged.
+    ``fn`` must return a new tensor, so that autograd and other hooks stay sound; it is
+    moved to where the module computes. The other elements of a tuple pass unchanged.
 
     Raises
     ------
@@ -94,9 +94,9 @@ def replace_output(
     """
 
     def hook(_: nn.Module, __: tuple[Any, ...], output: Output) -> Output:
-        if isinstance(output, tuple):
-            return (fn(output[0]), *output[1:])
-        return fn(output)
+        hidden = _hidden(output)
+        replaced = fn(hidden).to(hidden.device)
+        return (replaced, *output[1:]) if isinstance(output, tuple) else replaced
 
     handle = find_module(model, name).register_forward_hook(hook)
     try:

@@ -20,6 +20,7 @@ from flwr_collabedit.models.architectures import (
     check_modules,
     find_blocks,
 )
+from flwr_collabedit.models.device_map import execution_device
 from flwr_collabedit.models.hooks import returns_tuple
 from flwr_collabedit.models.tokens import require_fast
 
@@ -41,16 +42,24 @@ class LanguageModel:
         Fast, since the subject is located by character offsets.
     architecture : Architecture
         Names of the family's modules.
+    revision : str
+        Commit, tag or branch of a hub model that was asked for; may be empty.
     """
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     architecture: Architecture
+    revision: str = ""
 
     @classmethod
     def from_parts(
-        cls, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+        cls,
+        name: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        revision: str = "",
     ) -> Self:
         """Return the checked model; puts it in evaluation mode, without gradients.
 
@@ -64,7 +73,7 @@ class LanguageModel:
         architecture = architecture_for(model.config)
         check_modules(model, architecture)
         model.train(False).requires_grad_(False)
-        return cls(name, model, require_fast(tokenizer), architecture)
+        return cls(name, model, require_fast(tokenizer), architecture, revision)
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -88,8 +97,13 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.model.device
+        """Where token ids go and what leaves the model is gathered.
+
+        The device of the weights; of a model over several devices, that on which its
+        embeddings are computed.
+        """
+        embeddings: nn.Module = self.model.get_input_embeddings()
+        return execution_device(embeddings)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -123,10 +137,11 @@ class LanguageModel:
         Returns
         -------
         Tensor
-            Shape ``(..., vocab)``, with the head's bias and the family's soft cap.
+            Shape ``(..., vocab)``, with the head's bias and the family's soft cap, on
+            the device of ``hidden``.
         """
         head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        logits: Tensor = head(hidden)
+        logits: Tensor = head(hidden).to(hidden.device)
         if self.architecture.logit_softcapping is not None:
             cap = getattr(self.model.config, self.architecture.logit_softcapping)
             if cap is not None:

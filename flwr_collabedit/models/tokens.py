@@ -137,9 +137,14 @@ def _append(prompt: str, target: str) -> str:
 def _encode(
     tokenizer: PreTrainedTokenizerBase, text: str
 ) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
-    """Return ids and character offsets, without special tokens after the text."""
+    """Return ids and character offsets, without special tokens after the text.
+
+    A text that begins with the beginning-of-text token, as chats do, gets no other.
+    """
+    bos = tokenizer.bos_token
     encoding = require_fast(tokenizer)(
         text,
+        add_special_tokens=not (bos and text.startswith(str(bos))),
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
         verbose=False,

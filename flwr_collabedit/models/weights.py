@@ -17,6 +17,7 @@ from flwr_collabedit.errors import (
     UnsupportedArchitectureError,
     shorten,
 )
+from flwr_collabedit.models.device_map import make_resident
 from flwr_collabedit.models.hooks import find_module
 from flwr_collabedit.models.language_model import LanguageModel
 
@@ -50,7 +51,7 @@ def weight_shapes(
     lm.check_layers(layers)
     shapes = {}
     for name in map(lm.weight_name, layers):
-        d_value, d_key = _oriented(lm.model, name).shape
+        d_value, d_key = _seen(_editable(lm.model, name)).shape
         shapes[name] = (d_value, d_key)
     return shapes
 
@@ -124,20 +125,32 @@ def restored_weights(lm: LanguageModel, names: Iterable[str]) -> Iterator[None]:
 
 def _oriented(model: nn.Module, name: str) -> Tensor:
     """Return the weight's own storage, seen as ``(d_value, d_key)``."""
+    module = _editable(model, name)
+    make_resident(module, name)
+    return _seen(module)
+
+
+def _editable(model: nn.Module, name: str) -> nn.Linear | Conv1D:
+    """Return the module that a weight belongs to."""
     if not name.endswith(_SUFFIX):
         raise ConfigurationError(
             f"Expected the name of a weight, ending in '{_SUFFIX}'; found {name!r}."
         )
     module = find_module(model, name.removesuffix(_SUFFIX))
     if isinstance(module, Conv1D):
-        return module.weight.detach().T
+        return module
     if isinstance(module, nn.Linear) and module.weight.is_floating_point():
-        return module.weight.detach()
+        return module
     raise UnsupportedArchitectureError(
         f"Expected an unquantised nn.Linear or transformers Conv1D at {name!r}; found "
         f"{type(module).__module__}.{type(module).__name__}. Load the model in a "
         "floating point dtype, without adapters."
     )
+
+
+def _seen(module: nn.Linear | Conv1D) -> Tensor:
+    weight = module.weight.detach()
+    return weight.T if isinstance(module, Conv1D) else weight
 
 
 def _check_delta(lm: LanguageModel, name: str, delta: Tensor) -> None:

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pico import pico_language_model
 
 from flwr_collabedit.data import clusters as clusters_module
 from flwr_collabedit.data.fact_world import embedded_cases
 from flwr_collabedit.data.requests import EvaluationCase
+from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.errors import ConfigurationError
 from simulations import clusters, experiment
 from simulations.settings import ExperimentSettings
 
@@ -108,3 +111,35 @@ def test_a_sentence_model_gives_the_vectors(
 
     for rounds in experiment.clients_rounds(settings):
         assert len({len(case.rewrite_prompt) % 3 for case in chain(*rounds)}) == 1
+
+
+def test_chats_are_the_users_turns_of_the_same_cases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plain = experiment.clients_rounds(make_settings(tmp_path))
+    lm = pico_language_model("gpt2")
+    lm.tokenizer.chat_template = "Q: {{ messages[0]['content'] }}\nA:"
+    monkeypatch.setattr(experiment, "language_model", lambda settings: lm)
+    settings = make_settings(tmp_path, chat_template=True)
+
+    chats = experiment.clients_rounds(settings)
+
+    pairs = zip(chain(*chain(*plain)), chain(*chain(*chats)), strict=True)
+    for case, chat in pairs:
+        assert chat.request.prompt == f"Q: {case.request.prompt}\nA:"
+        assert chat.request.target_new == case.request.target_new
+        questions = zip(case.neighborhood, chat.neighborhood, strict=True)
+        assert all(b.prompt == f"Q: {a.prompt}\nA:" for a, b in questions)
+    assert experiment.contexts(settings, lm) == ContextTemplates()
+
+
+def test_a_plain_models_chats_are_refused(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match="chat template"):
+        experiment.clients_rounds(make_settings(tmp_path, chat_template=True))
+
+
+def test_starters_are_not_read_with_chats():
+    config = {"chat-template": True, "context-starters": "The"}
+
+    with pytest.raises(ConfigurationError, match="not read with chat-template = True"):
+        ExperimentSettings.from_run_config(config)

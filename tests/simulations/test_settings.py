@@ -39,7 +39,7 @@ def test_settings_survive_a_run_config():
         ({"num-clients": 0}, "num-clients = 0"),
         ({"layer-schedule": "sync"}, "layer-schedule = 'sync'"),
         ({"output-folder": "runs/demo"}, "expected an absolute path"),
-        ({"dtype": "bfloat16"}, "dtype = 'bfloat16'"),
+        ({"dtype": "float8"}, "dtype = 'float8'"),
         ({"shared-fraction": 1.0}, "shared-fraction = 1.0"),
         ({"resume": True, "checkpoints": "none"}, "resume needs checkpoints"),
         ({"resume": True, "strategy": "fed-edit"}, "resume needs checkpoints"),
@@ -80,3 +80,16 @@ def test_a_config_file_that_does_not_exist_is_refused(tmp_path):
 def test_a_run_without_a_folder_says_how_to_give_one():
     with pytest.raises(ConfigurationError, match="output-folder"):
         _ = ExperimentSettings().folder
+
+
+@pytest.mark.parametrize("value", ["gpt2-xl", "/data/mine.json", ""])
+def test_hyperparameters_are_a_set_or_an_absolute_path(value):
+    settings = ExperimentSettings.from_run_config({"hyperparameters": value})
+
+    assert settings.hyperparameters == value
+
+
+@pytest.mark.parametrize("value", ["data/mine.json", "mine.json", "../gpt2-xl"])
+def test_a_relative_file_of_hyperparameters_is_refused(value):
+    with pytest.raises(ConfigurationError, match="set's name or an absolute path"):
+        ExperimentSettings.from_run_config({"hyperparameters": value})

@@ -1,0 +1,40 @@
+import pytest
+from pydantic import ValidationError
+
+from flwr_collabedit.data.requests import EditRequest, EvaluationCase, Question
+from flwr_collabedit.data.rewriting import rewritten
+
+CASE = EvaluationCase(
+    request=EditRequest(
+        case_id=7,
+        prompt="{} is in",
+        subject="Rome",
+        target_new="Peru",
+        relation_id="P1",
+    ),
+    target_true="Italy",
+    paraphrase_prompts=("Where is Rome? In", "Rome lies in"),
+    neighborhood=(Question(prompt="Paris is in", answer="France"),),
+    same_subject=(Question(prompt="Rome speaks", answer="Italian"),),
+    related=(Question(prompt="Rome's country is", answer="Peru"),),
+    copied_from=3,
+    conflicts_with="other",
+)
+
+
+def test_every_prompt_is_written_and_nothing_else_changes() -> None:
+    found = rewritten(CASE, lambda prompt: f"<{prompt}>")
+
+    def undone(prompt: str) -> str:
+        assert prompt.startswith("<")
+        assert prompt.endswith(">")
+        return prompt[1:-1]
+
+    assert found.request.prompt == "<{} is in>"
+    assert found.rewrite_prompt == "<Rome is in>"
+    assert rewritten(found, undone) == CASE
+
+
+def test_a_request_without_its_slot_is_refused() -> None:
+    with pytest.raises(ValidationError, match="exactly one"):
+        rewritten(CASE, lambda prompt: prompt.replace("{}", "it"))

@@ -15,8 +15,11 @@ from rich.console import Console
 
 from flwr_collabedit.cli import options
 from flwr_collabedit.cli.ask import ask
+from flwr_collabedit.cli.covariance import covariance
+from flwr_collabedit.cli.data import app as data_app
 from flwr_collabedit.cli.edit import edit
 from flwr_collabedit.cli.evaluate import evaluate
+from flwr_collabedit.cli.export import export
 from flwr_collabedit.cli.terminal import ExitCode, terminal
 from flwr_collabedit.errors import ConfigurationError
 from simulations.engines import Engine
@@ -31,8 +34,10 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 _ALONE, _BEFORE, _TOGETHER = "Edit a model", "Before editing", "Simulate parties"
-for command in (edit, ask, evaluate):
+for command in (edit, ask, evaluate, export):
     app.command(rich_help_panel=_ALONE)(command)
+app.add_typer(data_app, name="data", rich_help_panel=_BEFORE)
+app.command(rich_help_panel=_BEFORE)(covariance)
 app.command(rich_help_panel=_TOGETHER)(simulate)
 
 _CORES = os.cpu_count() or 1

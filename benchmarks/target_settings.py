@@ -1,4 +1,4 @@
-"""Models and requests for ``benchmarks.targets``."""
+"""Models and requests for ``benchmarks.targets`` and ``benchmarks.gpu``."""
 
 import json
 from collections.abc import Sequence
@@ -39,16 +39,20 @@ CONTEXTS = ContextTemplates(
 
 @dataclass(frozen=True)
 class Size:
-    """A model to initialise randomly and the last layer that MEMIT edits in it."""
+    """A model to initialise randomly and the layers that MEMIT edits in it."""
 
     config: GPT2Config | GPTJConfig
-    last_edited_layer: int
+    layers: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
 
 
 SIZES = {
-    "gpt2-small": Size(GPT2Config(n_layer=12, n_embd=768, n_head=12), 8),
-    "gpt2-xl": Size(GPT2Config(n_layer=48, n_embd=1600, n_head=25), 17),
-    "gpt-j": Size(GPTJConfig(), 8),
+    "tiny": Size(GPT2Config(n_layer=4, n_embd=64, n_head=4, vocab_size=3000), (1, 2)),
+    "gpt2-small": Size(GPT2Config(n_layer=12, n_embd=768, n_head=12), (6, 7, 8)),
+    "gpt2-xl": Size(
+        GPT2Config(n_layer=48, n_embd=1600, n_head=25), (13, 14, 15, 16, 17)
+    ),
+    "gpt-j": Size(GPTJConfig(), (3, 4, 5, 6, 7, 8), torch.bfloat16),
 }
 
 
@@ -75,17 +79,28 @@ def random_setting(
 ) -> Setting:
     """Return a randomly initialised model of a published size."""
     facts = _read(requests, num_edits) if requests.exists() else _made_up(num_edits)
-    torch.manual_seed(0)
-    with torch.device(device):
-        config = SIZES[size].config
-        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     words = (
         AutoTokenizer.from_pretrained(tokenizer)
         if tokenizer.exists()
-        else _trained_tokenizer(facts)
+        else trained_tokenizer(facts)
     )
-    lm = LanguageModel.from_parts(size, model, words)
-    return Setting(lm, SIZES[size].last_edited_layer, CONTEXTS, facts)
+    lm = random_model(size, words, device)
+    return Setting(lm, SIZES[size].layers[-1], CONTEXTS, facts)
+
+
+def random_model(
+    size: str,
+    tokenizer: PreTrainedTokenizerFast,
+    device: str,
+    dtype: torch.dtype = torch.float32,
+) -> LanguageModel:
+    """Return a model of a published size, its weights drawn on the device."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            SIZES[size].config, dtype=dtype
+        )
+    return LanguageModel.from_parts(size, model, tokenizer)
 
 
 def _read(path: Path, count: int) -> list[EditRequest]:
@@ -114,7 +129,8 @@ def _made_up(count: int) -> list[EditRequest]:
     ]
 
 
-def _trained_tokenizer(facts: Sequence[EditRequest]) -> PreTrainedTokenizerFast:
+def trained_tokenizer(facts: Sequence[EditRequest]) -> PreTrainedTokenizerFast:
+    """Return a tokenizer that has the words of the facts and of `CONTEXTS`."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(vocab_size=2000, special_tokens=["<|endoftext|>"])

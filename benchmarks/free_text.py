@@ -6,10 +6,6 @@ what it prints.
 
 import time
 
-import torch
-from rich.console import Console
-from rich.table import Table
-
 from flwr_collabedit.data.fact_world import embedded_cases, embedded_corpus
 from flwr_collabedit.data.reference_texts import embedded_reference_texts
 from flwr_collabedit.editors.config import MemitConfig
@@ -24,13 +20,15 @@ from flwr_collabedit.evaluation.text_quality import TextQuality, write_texts
 from flwr_collabedit.models.loading import EMBEDDED_MODEL, load_language_model
 from flwr_collabedit.models.weights import applied_deltas
 
-NUM_EDITS, NUM_TOKENS = 200, (8, 40)
+NUM_EDITS, NUM_TOKENS = 200, 40
 FACTORS = (0, 1, 2, 4, 8)
-SHOWN = {"ES": "ES", "EA": "EA", "NA": "NA", "generated_efficacy": "GE"}
+SHOWN = {
+    **{"ES": "ES", "EA": "EA", "NA": "NA", "generated_efficacy": "GE"},
+    **{"fluency": "ENT", "consistency": "RS"},
+}
 
 
 def main() -> None:
-    torch.set_num_threads(2)
     lm, cases = load_language_model("embedded"), embedded_cases(NUM_EDITS)
     config = MemitConfig.from_published(EMBEDDED_MODEL / "edit.json")
     moments = estimate_second_moments(
@@ -38,28 +36,25 @@ def main() -> None:
     )
     editor = MemitEditor(lm, config, generate_contexts(lm), moments)
     deltas = editor.edit([case.request for case in cases]).deltas
-    reference = ReferenceScore(embedded_reference_texts())
-    table = Table(title=f"{NUM_EDITS} edits, their deltas times a factor")
-    for name in ("factor", *SHOWN.values(), "s"):
-        table.add_column(name, justify="right")
-    for number in NUM_TOKENS:
-        for name in (f"ENT, {number} tokens", "RS", "s"):
-            table.add_column(name, justify="right")
+    quality = TextQuality(
+        NUM_TOKENS, reference=ReferenceScore(embedded_reference_texts())
+    )
+    print(f"{NUM_EDITS} edits, their deltas times a factor; {NUM_TOKENS} tokens a text")
+    print(
+        " ".join(name.rjust(6) for name in ("factor", *SHOWN.values(), "s", "s text"))
+    )
     for factor in FACTORS:
         with applied_deltas(lm, {name: factor * d for name, d in deltas.items()}):
             began = time.perf_counter()
-            scores = summarize(evaluate_cases(lm, cases).sums)
-            cells = [f"{scores[key]:.1f}" for key in SHOWN]
-            cells.append(f"{time.perf_counter() - began:.1f}")
-            for number in NUM_TOKENS:
-                began = time.perf_counter()
-                found = write_texts(lm, cases, TextQuality(number, reference=reference))
-                texts = summarize(sums(found))
-                cells += [f"{texts[key]:.1f}" for key in ("fluency", "consistency")]
-                cells.append(f"{time.perf_counter() - began:.1f}")
-        table.add_row(str(factor), *cells)
-        print(f"factor {factor}: {found[0].texts[0]}")
-    Console(width=110).print(table)
+            plain = evaluate_cases(lm, cases)
+            plain_s = time.perf_counter() - began
+            texts = write_texts(lm, cases, quality)
+            texts_s = time.perf_counter() - began - plain_s
+        found = summarize(plain.sums + sums(texts))
+        figures = [found[key] or 0.0 for key in SHOWN]
+        numbers = (factor, *figures, plain_s, texts_s)
+        print(" ".join(f"{number:6.1f}" for number in numbers))
+        print(f"       {texts[0].texts[0]}", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ def rewritten(case: EvaluationCase, write: Callable[[str], str]) -> EvaluationCa
     """Return the case with each of its prompts as ``write`` gives it.
 
     Targets and answers stay. That is the request's prompt, with its ``{}``, and the
-    prompts of paraphrases, neighbourhood, same subject and related facts.
+    prompts of paraphrases, neighbourhood, same subject, related facts and free text.
 
     Examples
     --------
@@ -37,5 +37,6 @@ def rewritten(case: EvaluationCase, write: Callable[[str], str]) -> EvaluationCa
             "neighborhood": each(case.neighborhood),
             "same_subject": each(case.same_subject),
             "related": each(case.related),
+            "generation_prompts": tuple(map(write, case.generation_prompts)),
         }
     )

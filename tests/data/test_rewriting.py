@@ -17,6 +17,7 @@ CASE = EvaluationCase(
     neighborhood=(Question(prompt="Paris is in", answer="France"),),
     same_subject=(Question(prompt="Rome speaks", answer="Italian"),),
     related=(Question(prompt="Rome's country is", answer="Peru"),),
+    generation_prompts=("Rome was",),
     copied_from=3,
     conflicts_with="other",
 )
@@ -32,6 +33,7 @@ def test_every_prompt_is_written_and_nothing_else_changes() -> None:
 
     assert found.request.prompt == "<{} is in>"
     assert found.rewrite_prompt == "<Rome is in>"
+    assert found.generation_prompts == ("<Rome was>",)
     assert rewritten(found, undone) == CASE
 
 

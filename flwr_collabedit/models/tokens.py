@@ -31,11 +31,14 @@ class TokenizedText:
         text has no target.
     subject_last : int or None
         Position of the subject's last token; ``None`` where no subject was given.
+    subject_first : int or None
+        Position of its first token.
     """
 
     input_ids: tuple[int, ...]
     target_start: int
     subject_last: int | None
+    subject_first: int | None
 
     @property
     def target_ids(self) -> tuple[int, ...]:
@@ -68,7 +71,7 @@ def tokenize(
     -------
     TokenizedText
         Where a token holds the end of the subject and what follows it (``"X's"``), it
-        is the subject's last.
+        is the subject's last; likewise for the first.
 
     Raises
     ------
@@ -83,10 +86,10 @@ def tokenize(
     prompt, slot = _fill(template, subject)
     text = prompt if target is None else _append(prompt, target)
     input_ids, offsets = _encode(tokenizer, text)
-    subject_last = None
+    first = last = None
     if slot is not None:
-        subject_last = _last_token(offsets, *slot)
-        if subject_last is None:
+        first, last = _tokens_of(offsets, *slot)
+        if last is None:
             raise SubjectNotFoundError(
                 f"Expected a token of the subject {subject!r} in the prompt "
                 f"{template!r}; found none. Use a subject that the tokenizer "
@@ -95,7 +98,7 @@ def tokenize(
     target_start = len(input_ids)
     if target is not None:
         target_start = _target_start(offsets, prompt, target)
-    return TokenizedText(input_ids, target_start, subject_last)
+    return TokenizedText(input_ids, target_start, last, first)
 
 
 def require_fast(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
@@ -171,15 +174,17 @@ def _target_start(offsets: list[tuple[int, int]], prompt: str, target: str) -> i
     return in_prompt[-1] + 1
 
 
-def _last_token(offsets: list[tuple[int, int]], begin: int, end: int) -> int | None:
-    """Return the last token that holds a character of ``begin`` up to ``end``.
+def _tokens_of(
+    offsets: list[tuple[int, int]], begin: int, end: int
+) -> tuple[int | None, int | None]:
+    """Return the first and last token that hold a character of ``begin`` up to ``end``.
 
     A token's offsets may include the space before it, never the one after it. The
     bytes of one character may be several tokens, all with its offsets.
     """
-    holding = (
+    holding = [
         index
         for index, (start, stop) in enumerate(offsets)
         if start < stop and start < end and stop > begin
-    )
-    return max(holding, default=None)
+    ]
+    return min(holding, default=None), max(holding, default=None)

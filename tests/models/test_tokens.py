@@ -83,6 +83,12 @@ def check(
     assert last is not None
     assert decode(tokenizer, text.input_ids[: last + 1]).startswith(up_to_subject)
     assert not decode(tokenizer, text.input_ids[:last]).startswith(up_to_subject)
+    before, first = template[: template.index("{}")], text.subject_first
+    assert first is not None
+    assert before.startswith(decode(tokenizer, text.input_ids[:first]))
+    # The mark of the space before the subject may be a token of its own.
+    assert not before.startswith(decode(tokenizer, text.input_ids[: first + 2]))
+    assert subject in decode(tokenizer, text.input_ids[first : last + 1])
     assert tokenizer.decode(text.target_ids).strip() == target
     prompt = decode(tokenizer, text.input_ids[: text.target_start])
     assert prompt.rstrip(" ") == template.replace("{}", subject).rstrip(" ")
@@ -144,7 +150,8 @@ def test_gpt2_ids_and_positions_are_the_known_ones(
 
     # The| mother| tongue| of| Danielle| Dar|rie|ux| is| French
     assert text.input_ids == (464, 2802, 11880, 286, 39808, 7491, 5034, 2821, 318, 4141)
-    assert (text.subject_last, text.target_start, text.target_ids) == (7, 9, (4141,))
+    assert (text.subject_first, text.subject_last) == (4, 7)
+    assert (text.target_start, text.target_ids) == (9, (4141,))
 
 
 def test_a_token_shared_with_punctuation_is_the_subjects_last(
@@ -199,7 +206,7 @@ def test_a_complete_prompt_is_taken_literally(
 ) -> None:
     text = tokenize(tokenizer, "Braces {} stay in", target="Rome")
 
-    assert text.subject_last is None
+    assert text.subject_first is text.subject_last is None
     assert decode(tokenizer, text.input_ids) == "Braces {} stay in Rome"
 
 

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "models": {"errors", "edited_model", "files", "data"},
     "editors": {"errors", "algebra", "data", "models", "files"},
     "evaluation": {"errors", "algebra", "data", "models"},
+    "locating": {"errors", "data", "models", "editors", "evaluation"},
     "export": {"errors", "algebra", "models", "editors", "evaluation", "files"},
     "fact_tags": {"errors", "data"},
     "conflict_resolution": {"errors"},
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     },
     "cli": {
         *("errors", "algebra", "data", "models", "editors", "evaluation", "files"),
-        *("export", "progress"),
+        *("export", "locating", "progress"),
     },
 }
 # Third-party packages that a part must not need.
@@ -46,6 +47,7 @@ MUST_NOT_NEED = {
     "models": {"flwr"},
     "editors": {"flwr"},
     "evaluation": {"flwr"},
+    "locating": {"flwr"},
     "strategies": {"transformers"},
     "fact_tags": {"flwr", "torch", "transformers"},
     "conflict_resolution": {"flwr", "torch", "transformers"},

@@ -1,0 +1,1 @@
+"""Where in a model facts are looked up, measured by causal tracing."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from flwr_collabedit.cli.inputs import EMBEDDED, open_model
 from flwr_collabedit.cli.locate_result import shown, warn_of
 from flwr_collabedit.cli.terminal import Terminal
 from flwr_collabedit.data.known_facts import (
@@ -23,9 +24,6 @@ from flwr_collabedit.locating.known import KnownFacts, find_known
 from flwr_collabedit.locating.layer_choice import LEAST_SHARE, choose_layers
 from flwr_collabedit.locating.trace_settings import TraceSettings, window_size
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.loading import load_language_model
-
-EMBEDDED = "embedded"
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,7 @@ def locate_layers(
     folder = out or Path("runs") / f"locate-{datetime.now():%Y%m%d-%H%M%S}"
     with new_folder(folder) as draft:
         facts = _open_facts(model, plan)
-        told.note(f"Loading {model}")
-        lm = load_language_model(model, revision=revision, dtype=dtype, device=device)
+        lm = open_model(told, model, revision=revision, dtype=dtype, device=device)
         _check_depth(lm)
         with told.progress("known facts", plan.limit) as update:
             known = find_known(lm, facts, most=plan.limit, progress=update)

@@ -20,6 +20,7 @@ from flwr_collabedit.cli.data import app as data_app
 from flwr_collabedit.cli.edit import edit
 from flwr_collabedit.cli.evaluate import evaluate
 from flwr_collabedit.cli.export import export
+from flwr_collabedit.cli.locate import locate
 from flwr_collabedit.cli.terminal import ExitCode, terminal
 from flwr_collabedit.errors import ConfigurationError
 from simulations.engines import Engine
@@ -37,7 +38,8 @@ _ALONE, _BEFORE, _TOGETHER = "Edit a model", "Before editing", "Simulate parties
 for command in (edit, ask, evaluate, export):
     app.command(rich_help_panel=_ALONE)(command)
 app.add_typer(data_app, name="data", rich_help_panel=_BEFORE)
-app.command(rich_help_panel=_BEFORE)(covariance)
+for command in (locate, covariance):
+    app.command(rich_help_panel=_BEFORE)(command)
 app.command(rich_help_panel=_TOGETHER)(simulate)
 
 _CORES = os.cpu_count() or 1

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 
-from flwr_collabedit.data.requests import EvaluationCase, Question
+from flwr_collabedit.data.requests import EvaluationCase, MultiHopQuestion, Question
 
 
 def rewritten(case: EvaluationCase, write: Callable[[str], str]) -> EvaluationCase:
     """Return the case with each of its prompts as ``write`` gives it.
 
-    Targets and answers stay. That is the request's prompt, with its ``{}``, and the
-    prompts of paraphrases, neighbourhood, same subject, related facts and free text.
+    Those are the request's prompt, with its ``{}``, the paraphrases, and the prompts of
+    neighbourhood, same subject, related facts, multi-hop questions and free text.
+    Targets and answers stay.
 
     Examples
     --------
@@ -38,5 +39,11 @@ def rewritten(case: EvaluationCase, write: Callable[[str], str]) -> EvaluationCa
             "same_subject": each(case.same_subject),
             "related": each(case.related),
             "generation_prompts": tuple(map(write, case.generation_prompts)),
+            "multi_hop": tuple(
+                MultiHopQuestion(
+                    phrasings=tuple(map(write, one.phrasings)), answers=one.answers
+                )
+                for one in case.multi_hop
+            ),
         }
     )

@@ -113,6 +113,7 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         snapshot = repository / "snapshots" / commit
         lm = pico_language_model("gpt2", seed=number)
         lm.model.save_pretrained(snapshot)
+        lm.tokenizer.chat_template = f"of seed {number}"
         lm.tokenizer.save_pretrained(snapshot)
         (repository / "refs").mkdir(exist_ok=True)
         (repository / "refs" / reference).write_text(commit)
@@ -132,6 +133,7 @@ def test_a_hub_models_revision_is_loaded(hub: str, revision: str, seed: int) -> 
     name = lm.weight_name(1)
     weight = expected.model.get_parameter(name)
     assert torch.equal(lm.model.get_parameter(name), weight)
+    assert lm.tokenizer.chat_template == f"of seed {seed}"
     assert (lm.name, lm.revision) == (hub, revision)
 
 

@@ -5,7 +5,7 @@ It lives here and not in the library, since the library must not know simulation
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -35,12 +35,14 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 _ALONE, _BEFORE, _TOGETHER = "Edit a model", "Before editing", "Simulate parties"
-for command in (edit, ask, evaluate, export):
-    app.command(rich_help_panel=_ALONE)(command)
+_COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
+    *((_ALONE, command) for command in (edit, ask, evaluate, export)),
+    *((_BEFORE, command) for command in (locate, covariance)),
+    (_TOGETHER, simulate),
+)
+for panel, command in _COMMANDS:
+    app.command(rich_help_panel=panel)(command)
 app.add_typer(data_app, name="data", rich_help_panel=_BEFORE)
-for command in (locate, covariance):
-    app.command(rich_help_panel=_BEFORE)(command)
-app.command(rich_help_panel=_TOGETHER)(simulate)
 
 _CORES = os.cpu_count() or 1
 

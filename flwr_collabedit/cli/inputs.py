@@ -14,7 +14,7 @@ from flwr_collabedit.editors.second_moment_folder import (
     default_folder,
     find_second_moments,
 )
-from flwr_collabedit.errors import RequestFormatError
+from flwr_collabedit.errors import RequestFormatError, SecondMomentError
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import summarize
 from flwr_collabedit.evaluation.record_check import check_cases
@@ -24,6 +24,7 @@ from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.loading import load_language_model
 
 EMBEDDED = "embedded"
+_SMALL = 10.0  # keys for each dimension of a key
 
 
 def open_model(
@@ -87,7 +88,8 @@ def find_moments(
 ) -> dict[str, Tensor]:
     """Return the second moments of the edited layers.
 
-    The embedded model's are estimated where they are missing, which takes seconds.
+    For the embedded model a small sample is estimated, in a second, where there is no
+    file: `docs/covariance.md` says what that costs.
 
     Raises
     ------
@@ -95,14 +97,17 @@ def find_moments(
         If there is none for this model.
     """
     folder = folder or default_folder()
-    if lm.name != EMBEDDED:
+    try:
         return find_second_moments(lm, memit.layers, folder, note=told.note)
-    with told.progress("second moments", memit.second_moment_samples) as update:
+    except SecondMomentError:
+        if lm.name != EMBEDDED:
+            raise
+    with told.progress("second moments") as update:
         return estimate_second_moments(
             lm,
             memit.layers,
             embedded_corpus(),
-            num_samples=memit.second_moment_samples,
+            multiple=_SMALL,
             corpus_name=EMBEDDED,
             dtype=memit.second_moment_dtype,
             cache_folder=folder,

@@ -14,22 +14,13 @@ third edit of round 1 are taken back.
 """
 
 import json
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from flwr.app import (
-    ArrayRecord,
-    ConfigRecord,
-    Context,
-    Message,
-    MetricRecord,
-    RecordDict,
-)
-from flwr.clientapp import ClientApp
-from flwr.common import Scalar
+from flwr.app import Context
 
 from flwr_collabedit.client import EditingClient
+from flwr_collabedit.client.editing_app import make_client_app as make_client_app
 from flwr_collabedit.client.health import HealthTexts
 from flwr_collabedit.data.loading import load_cases
 from flwr_collabedit.data.reference_texts import ReferenceTexts
@@ -38,16 +29,6 @@ from flwr_collabedit.errors import ConfigurationError, nearest
 from flwr_collabedit.evaluation.text_quality import TextQuality
 from flwr_collabedit.fact_tags import TagKey
 from flwr_collabedit.messages.edit_set import EditSet
-from flwr_collabedit.messages.instruction import Instruction
-from flwr_collabedit.messages.payloads import (
-    ARRAYS,
-    CONFIG,
-    METRICS,
-    NUM_EDITS,
-    Arrays,
-    array_keys,
-    to_record,
-)
 from flwr_collabedit.models.chat import chat_case
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.loading import load_language_model
@@ -70,33 +51,6 @@ _NODE_DEFAULTS = {
     "withdrawals-path": "",
 }
 _FLOWER_KEYS = {"partition-id", "num-partitions"}
-
-
-def make_client_app(client_fn: Callable[[Context], EditingClient]) -> ClientApp:
-    """Return a ClientApp that answers training and evaluation messages.
-
-    Parameters
-    ----------
-    client_fn : callable
-        Makes the party's client from Flower's context; called for every message.
-    """
-    app = ClientApp()
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        config, arrays = _read(message)
-        instruction = Instruction.from_config(config)
-        found, num_edits, figures = client_fn(context).fit(arrays, config)
-        keys = array_keys(instruction.measured, instruction.form)
-        return _reply(message, to_record(keys, found), num_edits, figures)
-
-    @app.evaluate()
-    def evaluate(message: Message, context: Context) -> Message:
-        config, arrays = _read(message)
-        loss, num_cases, figures = client_fn(context).evaluate(arrays, config)
-        return _reply(message, None, num_cases, {"loss": loss, **figures})
-
-    return app
 
 
 def deployed_client(context: Context) -> EditingClient:
@@ -182,32 +136,6 @@ def cached_model(
 ) -> LanguageModel:
     """Return a model, loaded once a process: Ray's actors serve many clients."""
     return load_language_model(name, revision=revision, dtype=dtype, device=device)
-
-
-def _read(message: Message) -> tuple[dict[str, Scalar], Arrays]:
-    arrays = message.content.array_records[ARRAYS]
-    record = message.content.config_records[CONFIG]
-    config = {k: v for k, v in record.items() if not isinstance(v, list)}
-    return config, [array.numpy() for array in arrays.values()]
-
-
-def _reply(
-    message: Message,
-    arrays: ArrayRecord | None,
-    num_edits: int,
-    figures: dict[str, Scalar],
-) -> Message:
-    """Return a reply: numbers to the metric record, text to the config record."""
-    metrics, config = MetricRecord({NUM_EDITS: num_edits}), ConfigRecord()
-    for key, value in figures.items():
-        if isinstance(value, int | float):
-            metrics[key] = value
-        else:
-            config[key] = value
-    content = RecordDict({METRICS: metrics, CONFIG: config})
-    if arrays is not None:
-        content[ARRAYS] = arrays
-    return Message(content, reply_to=message)
 
 
 app = make_client_app(deployed_client)

@@ -75,6 +75,9 @@ class Instruction(BaseModel):
     personal : str
         JSON of a `flwr_collabedit.messages.personal_task.PersonalTask` where each
         client has a model of its own; empty where all share the server's.
+    secure : str
+        JSON of a `flwr_collabedit.messages.secure_payload.SecureTask` where the dense
+        statistics are to be summed by secure aggregation; empty where they are not.
     """
 
     model_config = ConfigDict(
@@ -101,6 +104,7 @@ class Instruction(BaseModel):
     presence: Presence = ""
     tagged: bool = False
     personal: str = ""
+    secure: str = ""
 
     def to_config(self) -> dict[str, str | int | bool]:
         """Return the instruction as scalars, as a ``ConfigRecord`` carries them."""

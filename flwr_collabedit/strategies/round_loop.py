@@ -108,16 +108,7 @@ class RoundLoop(Strategy):
         Rounds that a checkpoint has are taken from it: no client is asked for them.
         """
         arrays = self.initial_arrays() if initial_arrays is None else initial_arrays
-        self.keeper.num_rounds = num_rounds
-        if resumed := self.keeper.resume(self.identity):
-            self.state = resumed
-        elif self.options.evaluate and self.options.evaluate_before:
-            self.keeper.reports.append(RoundReport(0))
-            messages = self.configure_evaluate(
-                0, arrays, evaluate_config or ConfigRecord(), grid
-            )
-            replies = grid.send_and_receive(messages, timeout=timeout)
-            self.aggregate_evaluate(0, replies)
+        self.open(grid, arrays, num_rounds, timeout, evaluate_config)
         result = super().start(
             grid,
             arrays,
@@ -129,6 +120,26 @@ class RoundLoop(Strategy):
         )
         result.arrays = self._arrays()
         return result
+
+    def open(
+        self,
+        grid: Grid,
+        arrays: ArrayRecord,
+        num_rounds: int,
+        timeout: float,
+        evaluate_config: ConfigRecord | None = None,
+    ) -> None:
+        """Do what comes before the first round: resume, or score the unedited model."""
+        self.keeper.num_rounds = num_rounds
+        if resumed := self.keeper.resume(self.identity):
+            self.state = resumed
+        elif self.options.evaluate and self.options.evaluate_before:
+            self.keeper.reports.append(RoundReport(0))
+            messages = self.configure_evaluate(
+                0, arrays, evaluate_config or ConfigRecord(), grid
+            )
+            replies = grid.send_and_receive(messages, timeout=timeout)
+            self.aggregate_evaluate(0, replies)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

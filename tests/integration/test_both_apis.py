@@ -1,0 +1,72 @@
+"""Real clients give the same weights to strategies of either of Flower's APIs."""
+
+import pytest
+import torch
+from federating import MEMIT, ROUNDS, SERVER, make_grid
+from flwr.app import Context, RecordDict
+from flwr.server import ServerAppComponents, ServerConfig
+from flwr.serverapp import ServerApp
+from flwr.supercore.run import Run
+
+from flwr_collabedit.client.personal_store import PersonalStore
+from flwr_collabedit.models.fingerprint import describe
+from flwr_collabedit.strategies import CollabEditStrategy, EditAvg, FedEditStrategy
+from flwr_collabedit.strategies.legacy import LegacyStrategy
+
+
+def run_legacy(server, grid, num_rounds=2):
+    grid.set_run(Run.create_empty(1))
+    components = ServerAppComponents(
+        strategy=LegacyStrategy(server, num_rounds=num_rounds),
+        config=ServerConfig(num_rounds=num_rounds),
+    )
+    app = ServerApp(server_fn=lambda context: components)
+    app(grid, Context(1, 1, {}, RecordDict(), {}))
+    return server
+
+
+def timeless(server):
+    return [{**report.to_dict(), "seconds": None} for report in server.reports]
+
+
+@pytest.mark.parametrize("kind", [CollabEditStrategy, EditAvg])
+def test_both_apis_edit_and_score_alike(lm, moments, tmp_path, kind):
+    def server():
+        model = describe(lm, MEMIT.layers)
+        if kind is EditAvg:
+            return EditAvg(model, **SERVER)
+        return CollabEditStrategy(model, moments, MEMIT.second_moment_weight, **SERVER)
+
+    expected, found = server(), server()
+    expected.start(make_grid(lm, tmp_path / "a", moments), num_rounds=2)
+
+    run_legacy(found, make_grid(lm, tmp_path / "b", moments))
+
+    for name, delta in expected.state.deltas.items():
+        assert delta.any()
+        assert torch.equal(found.state.deltas[name], delta)
+    assert timeless(found) == timeless(expected)
+
+
+def test_both_apis_leave_the_same_personal_models(lm, moments, tmp_path):
+    model = describe(lm, MEMIT.layers)
+
+    def server():
+        return FedEditStrategy(
+            model, **SERVER, wire_dtype="float64", run_id="run", alpha=-1.0
+        )
+
+    server().start(make_grid(lm, tmp_path / "a", moments), num_rounds=2)
+
+    run_legacy(server(), make_grid(lm, tmp_path / "b", moments))
+
+    for i in range(len(ROUNDS)):
+        one, other = (
+            PersonalStore(tmp_path / api / str(i)).load(
+                "run", model.fingerprint, model.shapes
+            )
+            for api in "ab"
+        )
+        assert one.received == other.received
+        for name, delta in one.deltas.items():
+            assert torch.equal(other.deltas[name], delta)

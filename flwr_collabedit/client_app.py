@@ -10,7 +10,8 @@ An existing app names ``flwr_collabedit.client_app:app`` as its client. Each Sup
 ``conflict-key`` (a file, the same for all), ``health-texts`` (a text file),
 ``generation-tokens`` and ``reference-texts`` (free text, see docs/measures.md) and
 ``withdrawals-path``: JSON such as ``{"3": {"1": [0, 2]}}``, in round 3 the first and
-third edit of round 1 are taken back.
+third edit of round 1 are taken back. ``secure-only=true`` sends what is measured into
+secure aggregation only.
 """
 
 import json
@@ -49,6 +50,7 @@ _NODE_DEFAULTS = {
     "generation-tokens": 0,
     "reference-texts": "",
     "withdrawals-path": "",
+    "secure-only": False,
 }
 _FLOWER_KEYS = {"partition-id", "num-partitions"}
 
@@ -91,6 +93,7 @@ def deployed_client(context: Context) -> EditingClient:
         text_quality=text_quality(
             int(str(settings["generation-tokens"])), str(settings["reference-texts"])
         ),
+        secure_only=bool(settings["secure-only"]),
     )
 
 

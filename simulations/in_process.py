@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from logging import ERROR
 from uuid import uuid4
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
@@ -87,6 +87,7 @@ class InProcessGrid(Grid):
         for message in messages:
             message_id = str(uuid4())
             message.metadata.__dict__["_message_id"] = message_id
+            message.content = _with_own_configs(message.content)
             self._waiting[message_id] = message
             ids.append(message_id)
         return ids
@@ -114,6 +115,18 @@ class InProcessGrid(Grid):
             return Message(
                 Error(code=_CLIENT_APP_RAISED, reason=repr(error)), reply_to=message
             )
+
+
+def _with_own_configs(content: RecordDict) -> RecordDict:
+    """Return the content with configurations that a client may change for itself."""
+    return RecordDict(
+        {
+            name: ConfigRecord({**record})
+            if isinstance(record, ConfigRecord)
+            else record
+            for name, record in content.items()
+        }
+    )
 
 
 def run_in_process(

@@ -30,6 +30,7 @@ from flwr_collabedit.messages.payloads import (
     read_deltas,
     to_record,
 )
+from flwr_collabedit.messages.secure_payload import SecureTask, pack_secure
 from flwr_collabedit.strategies import CollabEditStrategy, EditStrategy
 
 D_KEY, D_VALUE, WEIGHT = 12, 5, 3.0
@@ -187,6 +188,9 @@ def reply_arrays(edits: Edits, asked: Instruction, deltas: list[Tensor]):
         layer = MODEL.parameters.index(name)
         if asked.form == "delta":
             parts += pack_delta(own[layer] - deltas[layer], asked.wire_dtype)
+        elif asked.secure:
+            task = SecureTask.from_json(asked.secure)
+            parts += pack_secure(*measured[layer], task, name)
         else:
             parts += pack_statistics(*measured[layer], asked.form, asked.wire_dtype)
     first = MODEL.parameters.index(asked.measured[0])

@@ -12,7 +12,7 @@ from flwr_collabedit.client.editing_app import make_client_app
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.messages.declaration import DECLARATION, Declaration
 from flwr_collabedit.messages.instruction import Instruction
-from flwr_collabedit.messages.payloads import RESIDUAL_SQUARE, SENDER
+from flwr_collabedit.messages.payloads import NUM_EDITS, RESIDUAL_SQUARE, SENDER
 
 Hook = Callable[[int, Instruction], None]
 
@@ -33,7 +33,10 @@ class NumbersClient(NumPyClient):
             said = Declaration(num_edits=edits.num_edits, **tags_of(edits))
             return [], edits.num_edits, {DECLARATION: said.model_dump_json(), **head}
         parts, square = reply_arrays(edits, asked, deltas)
-        return parts, edits.num_edits, {RESIDUAL_SQUARE: square, **head}
+        figures = {RESIDUAL_SQUARE: square, **head}
+        if asked.secure:
+            return parts, 1, {NUM_EDITS: edits.num_edits, **figures}
+        return parts, edits.num_edits, figures
 
     def evaluate(self, parameters, config):
         asked = Instruction.from_config(config)

@@ -73,3 +73,18 @@ def is_semidefinite(gram: Tensor, eps: float = torch.finfo(torch.float32).eps) -
     shifted = gram.clone()
     shifted.diagonal().add_(slack + torch.finfo(gram.dtype).tiny)
     return int(torch.linalg.cholesky_ex(shifted).info) == 0
+
+
+def lower_triangle(square: Tensor) -> Tensor:
+    """Return the lower triangle of ``(d, d)`` row by row, ``d (d + 1) / 2`` numbers."""
+    # Row by row: index arrays would need twice the memory of the matrix itself.
+    return torch.cat([square[row, : row + 1] for row in range(len(square))])
+
+
+def from_triangle(triangle: Tensor, size: int) -> Tensor:
+    """Return the symmetric ``(size, size)`` matrix with this `lower_triangle`."""
+    square = triangle.new_zeros(size, size)
+    for row in range(size):
+        start = row * (row + 1) // 2
+        square[row, : row + 1] = triangle[start : start + row + 1]
+    return square + square.tril(-1).T

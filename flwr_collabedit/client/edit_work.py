@@ -12,6 +12,7 @@ from flwr_collabedit.editors.layer_passes import measure
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.messages.instruction import Instruction
 from flwr_collabedit.messages.payloads import Arrays, pack_delta, pack_statistics
+from flwr_collabedit.messages.secure_payload import SecureTask, pack_secure
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
 
@@ -59,23 +60,22 @@ class EditWork:
             ``||R||_F^2`` of the undivided residuals.
         """
         asked = self.instruction
-        layers = [
-            self.memit.layers[asked.parameters.index(name)] for name in asked.measured
-        ]
+        layers = {
+            name: self.memit.layers[asked.parameters.index(name)]
+            for name in asked.measured
+        }
         with applied_deltas(self.lm, self.deltas):
             keys, residuals = measure(
                 self.lm,
-                layers,
+                list(layers.values()),
                 requests,
                 z,
                 ContextTemplates.from_json(asked.contexts),
                 self.memit,
             )
         arrays: Arrays = []
-        for layer in layers:
-            arrays += pack_statistics(
-                keys[layer], residuals, asked.form, asked.wire_dtype
-            )
+        for name, layer in layers.items():
+            arrays += self._packed(name, keys[layer], residuals)
         return arrays, float(residuals.square().sum())
 
     def edit_alone(
@@ -112,5 +112,12 @@ class EditWork:
                 arrays += pack_delta(own, asked.wire_dtype)
             else:
                 keys, residuals = passes.measured[name]
-                arrays += pack_statistics(keys, residuals, asked.form, asked.wire_dtype)
+                arrays += self._packed(name, keys, residuals)
         return arrays, passes.residual_norms[0] ** 2
+
+    def _packed(self, name: str, keys: Tensor, residuals: Tensor) -> Arrays:
+        asked = self.instruction
+        if asked.secure:
+            task = SecureTask.from_json(asked.secure)
+            return pack_secure(keys, residuals, task, name)
+        return pack_statistics(keys, residuals, asked.form, asked.wire_dtype)

@@ -30,6 +30,7 @@ from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.messages.instruction import Instruction
 from flwr_collabedit.messages.payloads import (
     BASE,
+    NUM_EDITS,
     RESIDUAL_SQUARE,
     SENDER,
     Arrays,
@@ -85,6 +86,8 @@ class EditingClient(NumPyClient):
     text_quality : TextQuality or None
         How free text is written and judged, for fluency and consistency; ``None``
         writes none.
+    secure_only : bool
+        Whether to refuse to send anything of the edits but into secure aggregation.
     """
 
     def __init__(
@@ -102,10 +105,11 @@ class EditingClient(NumPyClient):
         tag_key: TagKey | None = None,
         health: HealthTexts | None = None,
         text_quality: TextQuality | None = None,
+        secure_only: bool = False,
     ) -> None:
         self.language_model = language_model
         self.edits = OwnEdits(rounds)
-        self.name = name
+        self.name, self.secure_only = name, secure_only
         self.targets = RoundTargets(language_model, name, TargetStore(state_folder))
         self.health = health or HealthTexts()
         self.scores = ClientScores(
@@ -142,11 +146,22 @@ class EditingClient(NumPyClient):
             Statistics or deltas of the measured weights, in the order of
             `flwr_collabedit.messages.payloads.array_keys`.
         int
-            Number of edits.
+            Number of edits; 1, the client's weight, for secure aggregation.
         dict
             Figures (numbers) and what the reply repeats of the instruction (text).
+
+        Raises
+        ------
+        PayloadError
+            If the client sends into secure aggregation only and plain arrays are asked
+            for.
         """
         instruction, memit, own = self._read(config)
+        if self.secure_only and instruction.measured and not instruction.secure:
+            raise PayloadError(
+                f"Client {self.name!r} sends what it measured into secure aggregation "
+                "only. Give the server's CollabEditStrategy the option 'secure'."
+            )
         arrays: Arrays = []
         figures: dict[str, Scalar]
         if instruction.phase == "declare":
@@ -165,6 +180,8 @@ class EditingClient(NumPyClient):
             arrays, num_edits, figures = self.shared.fit(
                 parameters, instruction, memit, own
             )
+        if instruction.secure:
+            figures, num_edits = {**figures, NUM_EDITS: num_edits}, 1
         return arrays, num_edits, {**figures, **self._head(instruction)}
 
     def evaluate(

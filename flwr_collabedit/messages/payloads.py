@@ -21,7 +21,11 @@ from torch import Tensor
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
 from flwr_collabedit.algebra.factors import SealedFactors, seal
-from flwr_collabedit.algebra.matrices import is_semidefinite
+from flwr_collabedit.algebra.matrices import (
+    from_triangle,
+    is_semidefinite,
+    lower_triangle,
+)
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import ConfigurationError, PayloadError, shorten
 from flwr_collabedit.messages.instruction import Form, WireDtype
@@ -166,7 +170,7 @@ def pack_statistics(
         parts = (sealed.key_factor, sealed.residual_factor)
     elif form == "dense":
         statistics = EditStatistics.from_pairs(keys, residuals)
-        parts = (_triangle(statistics.gram), statistics.cross)
+        parts = (lower_triangle(statistics.gram), statistics.cross)
     else:
         raise ConfigurationError(
             f"Expected form 'factors' or 'dense' for statistics, found {form!r}."
@@ -227,7 +231,7 @@ def unpack_statistics(
         return SealedFactors(_tensor(first), _tensor(second), num_edits)
     if num_edits == 0 and (first.any() or second.any()):
         raise PayloadError("gram and cross are not zero, but stand for no edit.")
-    gram = _square(_float64(first), d_key)
+    gram = from_triangle(_float64(first), d_key)
     if not is_semidefinite(gram, torch.finfo(torch.from_numpy(first).dtype).eps):
         raise PayloadError("gram is not positive semidefinite.")
     return EditStatistics(gram, _float64(second), num_edits)
@@ -250,16 +254,3 @@ def _check_array(part: str, array: NDArray[np.generic], shape: tuple[int, ...]) 
         raise PayloadError(f"{part} has shape {array.shape}; expected {shape}.")
     if not np.isfinite(array).all():
         raise PayloadError(f"{part} holds values that are not finite.")
-
-
-def _triangle(square: Tensor) -> Tensor:
-    # Row by row: index arrays would need twice the memory of the matrix itself.
-    return torch.cat([square[row, : row + 1] for row in range(len(square))])
-
-
-def _square(triangle: Tensor, size: int) -> Tensor:
-    square = triangle.new_zeros(size, size)
-    for row in range(size):
-        start = row * (row + 1) // 2
-        square[row, : row + 1] = triangle[start : start + row + 1]
-    return square + square.tril(-1).T

@@ -5,8 +5,10 @@ from flwr_collabedit.strategies.declarations import DeclarationRules
 from flwr_collabedit.strategies.edit_avg import EditAvg
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
 from flwr_collabedit.strategies.fed_edit import FedEditStrategy
+from flwr_collabedit.strategies.legacy import LegacyStrategy
 from flwr_collabedit.strategies.round_guard import RoundGuard
 from flwr_collabedit.strategies.round_report import RoundReport
+from flwr_collabedit.strategies.secure_sum import SecureAggregation
 from flwr_collabedit.strategies.simple_average import SimpleAverage
 from flwr_collabedit.strategies.task_arithmetic import TaskArithmetic
 from flwr_collabedit.strategies.ties import TiesMerging
@@ -18,8 +20,10 @@ __all__ = [
     "EditAvg",
     "EditStrategy",
     "FedEditStrategy",
+    "LegacyStrategy",
     "RoundGuard",
     "RoundReport",
+    "SecureAggregation",
     "SimpleAverage",
     "TaskArithmetic",
     "TiesMerging",

@@ -45,6 +45,7 @@ from flwr_collabedit.messages.replies import (
 )
 from flwr_collabedit.strategies.held_replies import HeldReplies
 from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
+from flwr_collabedit.strategies.secure_sum import SecureAggregation, SecureSummation
 from flwr_collabedit.strategies.server_state import ServerState
 from flwr_collabedit.strategies.withdrawal import Withdrawal
 from flwr_collabedit.strategies.withdrawing_strategy import WithdrawingStrategy
@@ -91,6 +92,9 @@ class CollabEditStrategy(WithdrawingStrategy):
     withdrawals : sequence of Withdrawal
         What is taken back before which round; ``d4s`` only. With ``factors`` from the
         server's ledger, with ``dense``, where it keeps none, by asking the clients.
+    secure : SecureAggregation or None
+        Sums by secure aggregation: the server sees no client's statistics. With
+        ``dense`` only, and where nothing is taken back, which would show it.
     **common
         See `EditStrategy`.
 
@@ -116,6 +120,7 @@ class CollabEditStrategy(WithdrawingStrategy):
         history: str = "none",
         beta_0: float = 1.0,
         beta_1: float = 1.0,
+        secure: SecureAggregation | None = None,
         **common: Any,
     ) -> None:
         super().__init__(model, **common)
@@ -141,6 +146,10 @@ class CollabEditStrategy(WithdrawingStrategy):
             )
         self.form: Form = form
         self.check_withdrawals()
+        self.secure = secure
+        if secure is not None:
+            takes_out = history == "d4s" and self.declarations is not None
+            secure.check(form, self.options, takes_out or bool(self.withdrawals))
 
     @property
     def identity(self) -> dict[str, str]:
@@ -153,6 +162,7 @@ class CollabEditStrategy(WithdrawingStrategy):
             "second moment weight": str(self.second_moment_weight),
             "form": self.form,
             "history": str((self.history.option, *self.history.betas)),
+            **({"secure": str(self.secure)} if self.secure else {}),
         }
 
     def edit(self, grid: Grid, nodes: Sequence[int], report: RoundReport) -> None:
@@ -186,6 +196,7 @@ class CollabEditStrategy(WithdrawingStrategy):
         log(INFO, "\t├──> Sweeps: %s", self.sweeps)
         log(INFO, "\t├──> Form: %s", self.form)
         log(INFO, "\t├──> History: %s", self.history.option)
+        log(INFO, "\t├──> Secure aggregation: %s", self.secure or "no")
         super().summary()
 
     def _sweep(
@@ -226,6 +237,10 @@ class CollabEditStrategy(WithdrawingStrategy):
     ) -> tuple[dict[str, StatisticsSum], ReplyFigures, list[int]]:
         instruction = self.asked(report.server_round, measured)
         shapes = self.model.shapes
+        if self.secure:
+            priors = {name: self._prior(name) for name in measured}
+            summation = SecureSummation(self.secure, self.messenger, shapes)
+            return summation.ask(grid, nodes, instruction, self.state, priors, report)
         totals = {name: StatisticsSum.zero(*shapes[name]) for name in measured}
         figures, ledger = ReplyFigures(), self.state.ledger
 
@@ -257,9 +272,11 @@ class CollabEditStrategy(WithdrawingStrategy):
     ) -> Tensor:
         names = self.model.parameters
         share = residual_share(names.index(name), len(names), self.residual_split)
-        prior = self.second_moment_weight * self.second_moments[name].double()
         delta = self.state.deltas[name]
-        return self.history.solve(name, total, prior, share, delta, written)
+        return self.history.solve(name, total, self._prior(name), share, delta, written)
+
+    def _prior(self, name: str) -> Tensor:
+        return self.second_moment_weight * self.second_moments[name].double()
 
 
 def _check_second_moments(

@@ -8,7 +8,11 @@ from flwr.supercore.run import Run
 
 from flwr_collabedit.errors import PayloadError
 from flwr_collabedit.messages.instruction import Instruction
-from flwr_collabedit.messages.legacy_records import from_legacy, to_legacy
+from flwr_collabedit.messages.legacy_records import (
+    from_legacy,
+    is_legacy,
+    to_legacy,
+)
 from flwr_collabedit.messages.payloads import CONFIG
 
 _UNKNOWN = 0  # Flower's code of an error that is none of its own
@@ -75,6 +79,8 @@ class LegacyGrid(Grid):
 
 
 def _as_legacy(message: Message) -> Message:
+    if is_legacy(message):  # secure aggregation's
+        return message
     metadata = message.metadata
     return Message(
         to_legacy(message.content, metadata.message_type),
@@ -85,7 +91,7 @@ def _as_legacy(message: Message) -> Message:
 
 
 def _from_legacy(reply: Message, asked: Message) -> Message:
-    if reply.has_error():
+    if reply.has_error() or is_legacy(asked):
         return reply
     instruction = Instruction.from_config(asked.content.config_records[CONFIG])
     kind = asked.metadata.message_type

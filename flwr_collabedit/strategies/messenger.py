@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,6 +116,30 @@ class Messenger:
             f"{shorten(sorted(self.names.values()))}. Connect it, or go on without."
         )
 
+    def naming(
+        self,
+        accept: Callable[[Message], None],
+        asked: AbstractSet[int],
+        senders: dict[str, int],
+    ) -> Callable[[Message], None]:
+        """Return ``accept`` for one exchange, with senders' names checked and learned.
+
+        It raises a `PayloadError` where a reply has no name or another client's, and
+        enters every name's node into ``senders``.
+        """
+
+        def accept_named(reply: Message) -> None:
+            node, sender = reply.metadata.src_node_id, sender_of(reply)
+            owners = {known for known, name in self.names.items() if name == sender}
+            if senders.setdefault(sender, node) != node or owners & (asked - {node}):
+                raise PayloadError(f"Another client has the name {sender!r} already.")
+            accept(reply)
+            # A client that has connected anew has another node id than before.
+            others = {n: known for n, known in self.names.items() if known != sender}
+            self.names = {**others, node: sender}
+
+        return accept_named
+
     def exchange(
         self,
         grid: Grid,
@@ -138,22 +163,11 @@ class Messenger:
 
         senders: dict[str, int] = {}
         asked = {message.metadata.dst_node_id for message in messages}
-
-        def accept_named(reply: Message) -> None:
-            node, sender = reply.metadata.src_node_id, sender_of(reply)
-            owners = {known for known, name in self.names.items() if name == sender}
-            if senders.setdefault(sender, node) != node or owners & (asked - {node}):
-                raise PayloadError(f"Another client has the name {sender!r} already.")
-            accept(reply)
-            # A client that has connected anew has another node id than before.
-            others = {n: known for n, known in self.names.items() if known != sender}
-            self.names = {**others, node: sender}
-
         started = time.perf_counter()
         outcome = run_exchange(
             grid,
             messages,
-            accept_named,
+            self.naming(accept, asked, senders),
             label=f"Round {report.server_round}, {what}",
             min_replies=needed,
             timeout_s=self.options.exchange_timeout_s,

@@ -74,6 +74,7 @@ def test_an_instruction_is_pinned_and_survives_a_config_record():
         "presence": "",
         "tagged": False,
         "personal": "",
+        "secure": "",
     }
     record = ConfigRecord({**config, "a-users-own": 3})
     assert Instruction.from_config(record) == INSTRUCTION

@@ -49,6 +49,7 @@ def client_fn(context: Context) -> EditingClient:
         tag_key=conflict_key(settings, folder),
         health=health_texts(settings),
         text_quality=text_quality(settings),
+        secure_only=bool(settings.secure_limbs),
     )
 
 

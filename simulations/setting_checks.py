@@ -15,6 +15,7 @@ _READ_BY = {
     "sweeps": ("collabedit",),
     "sweep_tolerance": ("collabedit",),
     "form": ("collabedit",),
+    "secure_limbs": ("collabedit",),
     "history": ("collabedit",),
     "beta_0": ("collabedit",),
     "beta_1": ("collabedit",),
@@ -33,6 +34,7 @@ _READ_BY = {
 _READ_WITH: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "sentence_model": ("partition", lambda value: value == "by-subject-cluster"),
     "context_starters": ("chat_template", lambda value: not value),
+    "secure_limbs": ("form", lambda value: value == "dense"),
     "beta_0": ("history", lambda value: value == "dynamic-covariance"),
     "beta_1": ("history", lambda value: value == "dynamic-covariance"),
     "withdraw": ("history", lambda value: value == "d4s"),

@@ -73,6 +73,9 @@ class ExperimentSettings(RoundSettings):
         schedules of the strategies that merge deltas.
     sweeps, sweep_tolerance, form
         Of CollabEdit.
+    secure_limbs : int
+        CollabEdit's sums by secure aggregation, with so many integers a number; 0 for
+        sums in clear. With form ``dense`` only.
     merge_scale, ties_density
         Factor of task arithmetic and TIES, 0 for the method's own; share of the entries
         that TIES keeps.
@@ -147,6 +150,7 @@ class ExperimentSettings(RoundSettings):
     mkv_slots: Count = 1
     max_mkvs: Annotated[int, Field(ge=0)] = 0
     form: Literal["factors", "dense"] = "factors"
+    secure_limbs: Annotated[int, Field(ge=0)] = 0
     wire_dtype: Literal["float32", "float64"] = "float32"
     min_replies: Annotated[int, Field(ge=0)] = 0
     fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -17,6 +17,7 @@ from flwr_collabedit.strategies import (
     FedEditStrategy,
     RoundGuard,
     RoundReport,
+    SecureAggregation,
     SimpleAverage,
     TaskArithmetic,
     TiesMerging,
@@ -93,6 +94,7 @@ def make_strategy(
                 sweeps=settings.sweeps,
                 sweep_tolerance=settings.sweep_tolerance,
                 form=settings.form,
+                secure=secure_aggregation(settings),
                 history=settings.history,
                 beta_0=settings.beta_0,
                 beta_1=settings.beta_1,
@@ -140,6 +142,13 @@ def declaration_rules(settings: ExperimentSettings) -> DeclarationRules | None:
         augment=settings.conflict_augment,
         take_back=take_back,
     )
+
+
+def secure_aggregation(settings: ExperimentSettings) -> SecureAggregation | None:
+    """Return how statistics are summed without being seen; ``None`` if they are."""
+    if not settings.secure_limbs:
+        return None
+    return SecureAggregation(num_limbs=settings.secure_limbs)
 
 
 def withdrawals(settings: ExperimentSettings) -> list[str]:

@@ -6,12 +6,18 @@ from federating import MEMIT, ROUNDS, SERVER, make_grid
 from flwr.app import Context, RecordDict
 from flwr.server import ServerAppComponents, ServerConfig
 from flwr.serverapp import ServerApp
+from flwr.serverapp.exception import AggregationError
 from flwr.supercore.run import Run
 
 from flwr_collabedit.client.personal_store import PersonalStore
 from flwr_collabedit.models.fingerprint import describe
-from flwr_collabedit.strategies import CollabEditStrategy, EditAvg, FedEditStrategy
-from flwr_collabedit.strategies.legacy import LegacyStrategy
+from flwr_collabedit.strategies import (
+    CollabEditStrategy,
+    EditAvg,
+    FedEditStrategy,
+    LegacyStrategy,
+    SecureAggregation,
+)
 
 
 def run_legacy(server, grid, num_rounds=2):
@@ -46,6 +52,39 @@ def test_both_apis_edit_and_score_alike(lm, moments, tmp_path, kind):
         assert delta.any()
         assert torch.equal(found.state.deltas[name], delta)
     assert timeless(found) == timeless(expected)
+
+
+@pytest.mark.parametrize("schedule", ["frozen", "local"])
+def test_real_clients_are_summed_securely_to_the_same_bits(
+    lm, moments, tmp_path, schedule
+):
+    def server(**options):
+        given = {**SERVER, "form": "dense", "layer_schedule": schedule, **options}
+        model = describe(lm, MEMIT.layers)
+        return CollabEditStrategy(model, moments, MEMIT.second_moment_weight, **given)
+
+    expected = server(wire_dtype="float64")
+    expected.start(make_grid(lm, tmp_path, moments), num_rounds=1)
+    found = server(wire_dtype="float64", secure=SecureAggregation())
+    found.start(make_grid(lm, tmp_path, moments, secure_only=True), num_rounds=1)
+
+    for name, delta in expected.state.deltas.items():
+        assert delta.any()
+        assert torch.equal(found.state.deltas[name], delta)
+
+
+def test_a_client_that_only_sums_securely_refuses_plain_questions(
+    lm, moments, tmp_path
+):
+    model = describe(lm, MEMIT.layers)
+    for server in (
+        CollabEditStrategy(model, moments, MEMIT.second_moment_weight, **SERVER),
+        EditAvg(model, **SERVER),
+        FedEditStrategy(model, **SERVER, run_id="run"),
+    ):
+        grid = make_grid(lm, tmp_path, moments, secure_only=True)
+        with pytest.raises(AggregationError, match="secure aggregation only"):
+            server.start(grid, num_rounds=1)
 
 
 def test_both_apis_leave_the_same_personal_models(lm, moments, tmp_path):

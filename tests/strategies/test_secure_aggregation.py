@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from federation import D_KEY, D_VALUE, MODEL, Edits, strategy
 from flwr.app import Context, Message, RecordDict
+from flwr.client.mod import secaggplus_mod
+from flwr.clientapp import ClientApp
 from flwr.common import bytes_to_ndarray
 from flwr.common.secure_aggregation.secaggplus_constants import (
     RECORD_KEY_CONFIGS,
@@ -262,9 +264,14 @@ def test_another_weight_in_a_sum_refuses_the_round():
         secure(app=app)
 
 
-def test_the_legacy_api_gives_the_same_bits():
-    server = strategy(4, form="dense", secure=SecureAggregation(num_limbs=3))
-    grid = InProcessGrid(make_client_app(numbers_client_fn(CLIENTS)), 4)
+@pytest.mark.parametrize("kind", ["ours", "legacy only"])
+def test_the_legacy_api_gives_the_same_bits(kind):
+    client_fn = numbers_client_fn(CLIENTS)
+    app = make_client_app(client_fn)
+    if kind == "legacy only":
+        app = ClientApp(lambda c: client_fn(c).to_client(), mods=[secaggplus_mod])
+    server = strategy(4, form="dense", secure=SecureAggregation(), **FROZEN)
+    grid = InProcessGrid(app, 4)
     grid.set_run(Run.create_empty(1))
     components = ServerAppComponents(
         strategy=LegacyStrategy(server, num_rounds=1), config=ServerConfig(num_rounds=1)
@@ -274,7 +281,7 @@ def test_the_legacy_api_gives_the_same_bits():
         grid, Context(1, 1, {}, RecordDict(), {})
     )
 
-    assert gap(server, run()) == 0
+    assert gap(server, run(**FROZEN)) == 0
 
 
 @pytest.mark.parametrize(

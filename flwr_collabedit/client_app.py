@@ -11,18 +11,21 @@ An existing app names ``flwr_collabedit.client_app:app`` as its client. Each Sup
 ``generation-tokens`` and ``reference-texts`` (free text, see docs/measures.md) and
 ``withdrawals-path``: JSON such as ``{"3": {"1": [0, 2]}}``, in round 3 the first and
 third edit of round 1 are taken back. ``secure-only=true`` sends what is measured into
-secure aggregation only.
+secure aggregation only; ``min-edits-per-upload`` and ``few-edits``
+(``refuse`` or ``warn``) bound what its uploads show, see ``docs/privacy.md``.
 """
 
 import json
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 from flwr.app import Context
 
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.client.editing_app import make_client_app as make_client_app
 from flwr_collabedit.client.health import HealthTexts
+from flwr_collabedit.client.upload_guard import FewEdits
 from flwr_collabedit.data.loading import load_cases
 from flwr_collabedit.data.reference_texts import ReferenceTexts
 from flwr_collabedit.data.texts import load_texts
@@ -51,6 +54,8 @@ _NODE_DEFAULTS = {
     "reference-texts": "",
     "withdrawals-path": "",
     "secure-only": False,
+    "min-edits-per-upload": 1,
+    "few-edits": "refuse",
 }
 _FLOWER_KEYS = {"partition-id", "num-partitions"}
 
@@ -94,6 +99,8 @@ def deployed_client(context: Context) -> EditingClient:
             int(str(settings["generation-tokens"])), str(settings["reference-texts"])
         ),
         secure_only=bool(settings["secure-only"]),
+        min_edits_per_upload=int(str(settings["min-edits-per-upload"])),
+        few_edits=cast(FewEdits, str(settings["few-edits"])),  # checked by the guard
     )
 
 

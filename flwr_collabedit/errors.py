@@ -48,6 +48,10 @@ class PayloadError(CollabEditError, ValueError):
     """A message whose content does not follow ``docs/payload_format.md``."""
 
 
+class PrivacyError(CollabEditError, ValueError):
+    """An upload that its own party does not allow, since it would show too much."""
+
+
 class WithdrawalError(CollabEditError, ValueError):
     """A withdrawal of something that was never added, or cannot be taken out again."""
 

@@ -50,6 +50,8 @@ def client_fn(context: Context) -> EditingClient:
         health=health_texts(settings),
         text_quality=text_quality(settings),
         secure_only=bool(settings.secure_limbs),
+        min_edits_per_upload=settings.min_edits_per_upload,
+        few_edits=settings.few_edits,
     )
 
 

@@ -41,6 +41,9 @@ class RoundSettings(BaseModel):
         from them, the model's health is measured on, 0 for none.
     max_perplexity_increase, warn_perplexity_increase, warn_norm_increase
         See `flwr_collabedit.strategies.RoundGuard`; a maximum of 0 undoes no round.
+    min_edits_per_upload, few_edits
+        Of every client, see `flwr_collabedit.client.EditingClient`. Clients that refuse
+        are left out of a round: ``min_replies`` must allow it.
     checkpoints : str
         ``none``, the ``last`` or ``all`` states of the server are kept in the run
         folder. FedEdit has none.
@@ -70,5 +73,7 @@ class RoundSettings(BaseModel):
     max_perplexity_increase: Annotated[float, Field(ge=0)] = 0.0
     warn_perplexity_increase: Annotated[float, Field(gt=0)] = 0.1
     warn_norm_increase: Annotated[float, Field(gt=0)] = 0.1
+    min_edits_per_upload: Annotated[int, Field(ge=1)] = 1
+    few_edits: Literal["refuse", "warn"] = "refuse"
     checkpoints: Literal["none", "last", "all"] = "last"
     resume: bool = False

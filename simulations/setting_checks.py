@@ -20,6 +20,11 @@ _READ_BY = {
     "beta_0": ("collabedit",),
     "beta_1": ("collabedit",),
     "withdraw": ("collabedit",),
+    # FedEdit's vectors are never mixed: every client would refuse.
+    "min_edits_per_upload": (
+        *("collabedit", "edit-avg", "simple-average"),
+        *("task-arithmetic", "ties"),
+    ),
     "merge_scale": ("task-arithmetic", "ties"),
     "ties_density": ("ties",),
     "alpha": ("fed-edit",),
@@ -48,6 +53,7 @@ _READ_WITH: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "conflict_later": ("conflict_share", bool),
     "reference_texts": ("generation_tokens", bool),
     "skip_present": ("presence", bool),
+    "few_edits": ("min_edits_per_upload", lambda value: value > 1),
     "present_from": ("presence", bool),
 }
 

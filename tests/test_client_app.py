@@ -150,6 +150,21 @@ def test_a_node_config_gives_key_texts_and_withdrawals(node_config, tmp_path):
     assert client.health.texts == ("One text.", "Another one.")
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (1, "refuse")),
+        ({"min-edits-per-upload": 8}, (8, "refuse")),
+        ({"min-edits-per-upload": 8, "few-edits": "warn"}, (8, "warn")),
+    ],
+)
+def test_a_node_config_bounds_what_is_uploaded(node_config, given, expected):
+    client = deployed_client(context({**node_config, **given}))
+
+    for part in (client.shared, client.personal):
+        assert (part.guard.min_edits, part.guard.few_edits) == expected
+
+
 def test_a_damaged_file_of_withdrawals_is_named(node_config, tmp_path):
     back = tmp_path / "back.json"
     back.write_text('{"2": [0]}', encoding="utf-8")

@@ -17,6 +17,7 @@ from flwr_collabedit.client.scores import ClientScores, KnownCase
 from flwr_collabedit.client.second_moments import FindMoments, SecondMoments
 from flwr_collabedit.client.shared_client import SharedClient
 from flwr_collabedit.client.target_store import TargetStore
+from flwr_collabedit.client.upload_guard import FewEdits, UploadGuard
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
@@ -88,6 +89,12 @@ class EditingClient(NumPyClient):
         writes none.
     secure_only : bool
         Whether to refuse to send anything of the edits but into secure aggregation.
+    min_edits_per_upload : int
+        Fewest edits of different subjects in an upload that shows their sum; 1 lets all
+        pass. ``docs/privacy.md`` says what it gives.
+    few_edits : {"refuse", "warn"}
+        Whether fewer raise `flwr_collabedit.errors.PrivacyError`, so that the server
+        has no reply of this client, or are sent with a warning in the client's log.
     """
 
     def __init__(
@@ -106,6 +113,8 @@ class EditingClient(NumPyClient):
         health: HealthTexts | None = None,
         text_quality: TextQuality | None = None,
         secure_only: bool = False,
+        min_edits_per_upload: int = 1,
+        few_edits: FewEdits = "refuse",
     ) -> None:
         self.language_model = language_model
         self.edits = OwnEdits(rounds)
@@ -116,8 +125,11 @@ class EditingClient(NumPyClient):
             language_model, name, results_folder, known_case, text_quality
         )
         self.second_moments = SecondMoments(name, second_moments)
+        guard = UploadGuard(min_edits_per_upload, few_edits)
         self.shared = SharedClient(
-            language_model, self.edits, self.targets, self.second_moments
+            *(language_model, name, self.edits, self.targets),
+            self.second_moments,
+            guard,
         )
         self.declaring = DeclaringClient(
             *(language_model, name, self.edits, self.targets),
@@ -125,7 +137,9 @@ class EditingClient(NumPyClient):
             tag_key,
         )
         self.personal = PersonalClient(
-            language_model, name, PersonalStore(personal_folder or state_folder)
+            *(language_model, name),
+            PersonalStore(personal_folder or state_folder),
+            guard,
         )
 
     def fit(

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flwr.common import Scalar
 from torch import Tensor
 
 from flwr_collabedit.client.personal_editing import PersonalEditing
 from flwr_collabedit.client.personal_store import PersonalModel, PersonalStore
+from flwr_collabedit.client.upload_guard import UploadGuard
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
@@ -43,11 +44,14 @@ class PersonalClient:
         The client's; the server names its vectors by it.
     store : PersonalStore
         Where the personal model is kept.
+    guard : UploadGuard
+        Asked before vectors are made to be shared.
     """
 
     lm: LanguageModel
     name: str
     store: PersonalStore
+    guard: UploadGuard = field(default_factory=UploadGuard)
 
     def fit(
         self,
@@ -74,9 +78,16 @@ class PersonalClient:
             Optimises targets on the model as it is, or finds them where they were kept.
         second_moments : mapping of str to Tensor
             ``C0`` of each edited weight, ``(d_key, d_key)``.
+
+        Raises
+        ------
+        PrivacyError
+            If the party does not allow keys to be shared one by one.
         """
         began = time.perf_counter()
         task = PersonalTask.from_json(instruction.personal)
+        if task.phase == "share":
+            self.guard.check_each(self.name, requests)
         model = self.model(instruction, own)
         work = PersonalEditing(
             *(self.lm, memit, instruction, task, own.shapes), second_moments

@@ -11,6 +11,7 @@ from flwr_collabedit.client.edit_work import EditWork
 from flwr_collabedit.client.own_edits import OwnEdits
 from flwr_collabedit.client.round_targets import RoundTargets
 from flwr_collabedit.client.second_moments import SecondMoments
+from flwr_collabedit.client.upload_guard import UploadGuard
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
@@ -36,18 +37,24 @@ class SharedClient:
     ----------
     lm : LanguageModel
         The base model; every call leaves it bit-identical.
+    name : str
+        The client's.
     edits : OwnEdits
         The party's.
     targets : RoundTargets
         Finds or optimises targets.
     second_moments : SecondMoments
         Asked only where the client is to edit alone.
+    guard : UploadGuard
+        Asked before anything is measured.
     """
 
     lm: LanguageModel
+    name: str
     edits: OwnEdits
     targets: RoundTargets
     second_moments: SecondMoments
+    guard: UploadGuard
 
     def fit(
         self,
@@ -73,8 +80,14 @@ class SharedClient:
             Number of edits.
         dict
             Residual and seconds.
+
+        Raises
+        ------
+        PrivacyError
+            If the party does not allow an upload of so few edits.
         """
         requests = self._asked_for(instruction)
+        self.guard.check_sum(self.name, requests)
         deltas: Mapping[str, Tensor] = {}
         if instruction.measured_on == "current":
             deltas = unpack_deltas(parameters, own)

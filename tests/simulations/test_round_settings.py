@@ -175,6 +175,21 @@ def test_clients_have_no_key_and_no_texts_where_none_are_wanted(tmp_path: Path):
     assert not one.declaring.withdrawals
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (1, "refuse")),
+        ({"min_edits_per_upload": 3, "few_edits": "warn"}, (3, "warn")),
+    ],
+)
+def test_every_client_has_the_bound_on_uploads(tmp_path: Path, given, expected):
+    found = settings(tmp_path, num_clients=2, num_edits=4, **given)
+
+    for index in range(2):
+        guard = client(found, index).shared.guard
+        assert (guard.min_edits, guard.few_edits) == expected
+
+
 def test_a_key_of_ones_own_is_read(tmp_path: Path):
     key = TagKey.generate()
     key.to_file(tmp_path / "key.txt")

@@ -43,6 +43,12 @@ def test_settings_survive_a_run_config():
         ({"shared-fraction": 1.0}, "shared-fraction = 1.0"),
         ({"resume": True, "checkpoints": "none"}, "resume needs checkpoints"),
         ({"resume": True, "strategy": "fed-edit"}, "resume needs checkpoints"),
+        ({"min-edits-per-upload": 0}, "min-edits-per-upload = 0"),
+        ({"few-edits": "warn"}, "not read with min-edits-per-upload = 1"),
+        (
+            {"min-edits-per-upload": 2, "strategy": "fed-edit"},
+            "'fed-edit' does not read min-edits-per-upload = 2",
+        ),
         ({"sentence-model": "some/model"}, "not read with partition = 'iid'"),
         ({"reference-texts": "embedded"}, "not read with generation-tokens = 0"),
     ],

@@ -51,7 +51,7 @@ def span_scores(
     directions, roots, _ = torch.linalg.svd(factor.double(), full_matrices=False)
     smallest = tolerance * roots[0].square()
     inside = (directions.T @ keys).square()
-    total = keys.square().sum(dim=0)
+    total = torch.einsum("dk,dk->k", keys, keys)
     beside = (total - inside.sum(dim=0)).clamp_min(0.0)
     fit = (inside / roots.square().clamp_min(smallest)[:, None]).sum(dim=0)
     misfit: Tensor = (fit + beside / smallest) / total

@@ -111,3 +111,14 @@ def test_residuals_are_read_off_once_the_keys_are_known():
     found = residuals_of(statistics, keys[:, [4, 1]])
 
     torch.testing.assert_close(found, residuals[:, [4, 1]])
+
+
+def test_a_solved_delta_shows_the_same_span(candidates):
+    members = [5, 9, 33]
+    keys, residuals = candidates[:, members, 0], normal(4, 3, seed=4)
+    samples = normal(D_KEY, 200, seed=5)
+    moment = samples @ samples.T  # public
+
+    delta = residuals @ torch.linalg.solve(moment + keys @ keys.T, keys).T
+
+    assert best(span_scores(moment @ delta.T, candidates), 3) == set(members)

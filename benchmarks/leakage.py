@@ -150,7 +150,7 @@ def measure(study: Study, num_uploads: int) -> Iterator[Row]:
 
 
 def main(
-    uploads: Annotated[int, typer.Option(help="uploads of a row")] = 200,
+    uploads: Annotated[int, typer.Option(help="uploads of a row")] = 100,
     layer: Annotated[int, typer.Option(help="layer that is looked at")] = 0,
     steps: Annotated[int, typer.Option(help="training steps of a network")] = 300,
     seed: Annotated[int, typer.Option(help="of the split and the uploads")] = 0,
@@ -162,7 +162,7 @@ def main(
     study = Study(layer, steps, seed)
     rows = list(measure(study, uploads))
     num_candidates = len(study.keys.subjects)
-    console = Console(width=150)
+    console = Console(width=190)
     console.print(table(rows, num_candidates, layer))
     if out is not None:
         write(rows, num_candidates, out)

@@ -28,7 +28,7 @@ def span_scores(
 ) -> Tensor:
     """Return how well each candidate fits the upload; the greatest fits best.
 
-    ``-k^T (F F^T + e P)^-1 k / k^T k`` with ``P`` the projector beside the span of
+    ``-k^T (F F^T + e P)^-1 k`` with ``P`` the projector beside the span of
     ``F`` and ``e`` small. Below full rank it ranks by what of ``k`` is beside the span;
     at full rank by the leverage ``k^T (F F^T)^-1 k``, at most 1 for an edited key.
 
@@ -54,7 +54,7 @@ def span_scores(
     total = torch.einsum("dk,dk->k", keys, keys)
     beside = (total - inside.sum(dim=0)).clamp_min(0.0)
     fit = (inside / roots.square().clamp_min(smallest)[:, None]).sum(dim=0)
-    misfit: Tensor = (fit + beside / smallest) / total
+    misfit: Tensor = fit + beside / smallest
     return -misfit.reshape(candidates.shape[1:]).amin(dim=1)
 
 

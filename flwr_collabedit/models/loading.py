@@ -14,7 +14,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from flwr_collabedit.errors import (
@@ -26,6 +25,7 @@ from flwr_collabedit.errors import (
 from flwr_collabedit.models.architectures import architecture_for
 from flwr_collabedit.models.device_map import balanced_map
 from flwr_collabedit.models.language_model import LanguageModel
+from flwr_collabedit.models.tokens import require_vocabulary
 
 EMBEDDED_MODEL = Path(__file__).parents[1] / "assets" / "embedded_model"
 
@@ -90,7 +90,7 @@ def load_language_model(
             nn.Module.to(model, target)
     with _explained(name, source, revision):
         tokenizer = AutoTokenizer.from_pretrained(source, **pinned)
-    _check_vocabulary(name, tokenizer)
+    require_vocabulary(tokenizer, name)
     return LanguageModel.from_parts(name, model, tokenizer, revision=revision)
 
 
@@ -174,13 +174,3 @@ def _enough_memory(name: str, dtype: str, device: str) -> Iterator[None]:
             "(dtype 'bfloat16'), more GPUs and the main memory (device 'balanced') or "
             "the CPU (device 'cpu'), or end what else uses the device."
         ) from error
-
-
-def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise for the empty tokenizer that transformers makes where files are missing."""
-    if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_tokens):
-        raise ConfigurationError(
-            f"Expected a tokenizer with a vocabulary beside the model {name!r}; found "
-            f"{len(tokenizer.get_vocab())} tokens. Save the tokenizer into the model's "
-            "folder (tokenizer.save_pretrained)."
-        )

@@ -4,7 +4,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.models.loading import EMBEDDED_MODEL
-from flwr_collabedit.models.tokens import require_fast
+from flwr_collabedit.models.tokens import require_fast, require_vocabulary
 
 _NO_LIMIT = 10**6  # transformers writes 10**30 where a tokenizer knows of none
 
@@ -47,6 +47,7 @@ def load_tokenizer(
             "folder with a tokenizer.json, or a hub id that is in the local cache or "
             "reachable (HF_HUB_OFFLINE unset)."
         ) from error
+    require_vocabulary(tokenizer, name)
     return tokenizer, _positions(source, revision, tokenizer)
 
 

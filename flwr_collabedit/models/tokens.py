@@ -112,6 +112,22 @@ def require_fast(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def require_vocabulary(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise for the empty tokenizer that transformers makes where files are missing.
+
+    Raises
+    ------
+    ConfigurationError
+        If all its tokens are special; ``name`` is the model's.
+    """
+    if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_tokens):
+        raise ConfigurationError(
+            f"Expected a tokenizer with a vocabulary beside the model {name!r}; found "
+            f"{len(tokenizer.get_vocab())} tokens. Save the tokenizer into the model's "
+            "folder (tokenizer.save_pretrained)."
+        )
+
+
 def _fill(template: str, subject: str | None) -> tuple[str, tuple[int, int] | None]:
     """Return the prompt and where in it the subject stands, outer spaces apart."""
     if subject is None:

@@ -8,6 +8,7 @@ from transformers import BertConfig, ByT5Tokenizer
 
 from flwr_collabedit.errors import ConfigurationError, UnsupportedArchitectureError
 from flwr_collabedit.models.loading import load_language_model
+from flwr_collabedit.models.tokenizer_loading import load_tokenizer
 
 
 @pytest.fixture
@@ -160,6 +161,8 @@ def test_a_model_without_its_tokenizer_is_refused(family: str, tmp_path: Path) -
 
     with pytest.raises(ConfigurationError, match="tokenizer"):
         load_language_model(str(tmp_path))
+    with pytest.raises(ConfigurationError, match="tokenizer"):
+        load_tokenizer(str(tmp_path))
 
 
 def test_a_slow_tokenizer_is_refused(folder: Path) -> None:

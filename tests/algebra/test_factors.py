@@ -5,12 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flwr_collabedit.algebra import (
-    EditStatistics,
-    SealedFactors,
-    seal,
-    seal_statistics,
-)
+from flwr_collabedit.algebra.edit_statistics import EditStatistics
+from flwr_collabedit.algebra.factors import SealedFactors, seal, seal_statistics
 from flwr_collabedit.errors import MatrixError
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -5,11 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flwr_collabedit.algebra import (
-    EditStatistics,
-    SealedFactors,
+from flwr_collabedit.algebra.edit_statistics import EditStatistics
+from flwr_collabedit.algebra.factors import SealedFactors, seal
+from flwr_collabedit.algebra.least_squares import (
     factor_cholesky,
-    seal,
     solve_update,
     solve_update_woodbury,
 )

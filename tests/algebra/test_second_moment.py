@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flwr_collabedit.algebra import SecondMoment
+from flwr_collabedit.algebra.second_moment import SecondMoment
 from flwr_collabedit.errors import MatrixError, SecondMomentError
 
 BATCH_SIZES = st.lists(st.integers(0, 6), min_size=1, max_size=5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.covariance import ledoit_wolf
 
-from flwr_collabedit.algebra import SecondMoment
+from flwr_collabedit.algebra.second_moment import SecondMoment
 from flwr_collabedit.algebra.shrinkage import ledoit_wolf_intensity, shrunk
 
 

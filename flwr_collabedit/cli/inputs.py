@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from torch import Tensor
+from transformers.utils.logging import disable_progress_bar
 
 from flwr_collabedit.cli.terminal import Terminal
 from flwr_collabedit.data.fact_world import embedded_corpus
@@ -32,6 +33,8 @@ def open_model(
 ) -> LanguageModel:
     """Return the model, saying that it is loaded: a big one takes minutes."""
     told.note(f"Loading {name}")
+    # Its bars would stand beside ours.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     return load_language_model(name, revision=revision, dtype=dtype, device=device)
 
 

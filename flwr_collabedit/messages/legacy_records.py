@@ -75,12 +75,17 @@ def from_legacy(
             return reply_content(None, scored.num_examples, figures)
         fitted = compat.recorddict_to_fitres(content, keep_input=True)
         if fitted.status.code != Code.OK:
-            raise PayloadError(f"Status {fitted.status}; expected {Code.OK}.")
+            raise PayloadError(
+                f"The client's status is {fitted.status.code.name}: "
+                f"{fitted.status.message}. Use the ClientApp of flwr_collabedit."
+            )
         keys = array_keys(instruction.measured, instruction.form)
         # Not read yet: their bytes are checked where those of the message API are.
         found = [Array("", (), _NUMPY, data) for data in fitted.parameters.tensors]
         arrays = ArrayRecord(dict(zip(keys, found, strict=True)))
         return reply_content(arrays, fitted.num_examples, fitted.metrics)
+    except PayloadError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise PayloadError(
             f"Expected the legacy reply of an EditingClient, found {error!r}. Use the "

@@ -169,8 +169,9 @@ def test_a_resumed_run_goes_on_where_the_other_api_stopped(tmp_path):
     )
     server = server_of(**options)
 
-    run_legacy(server, apps["legacy only"])
+    flowers = run_legacy(server, apps["legacy only"])
 
+    assert flowers.strategy.configure_evaluate(1, None, SimpleClientManager()) == []
     expected = run_message(server_of(layer_schedule="frozen"), apps["ours"])
     assert [r.server_round for r in server.reports] == [0, 1, 2]
     for name, delta in expected.state.deltas.items():
@@ -202,6 +203,27 @@ def test_a_round_below_min_replies_ends_the_run_loudly():
 
     with pytest.raises(AggregationError, match=r"at least 3 valid.*no disk"):
         run_legacy(server_of(), app)
+
+
+def test_the_loss_is_the_mean_of_those_that_evaluated():
+    def hook(index, asked):
+        if index == 1 and not asked.measured and asked.server_round == 1:
+            raise RuntimeError("no model")
+
+    app = make_client_app(numbers_client_fn(CLIENTS, hook))
+    server = server_of(layer_schedule="frozen", min_replies=2)
+    shell = LegacyStrategy(server, num_rounds=1)
+    grid = LegacyGrid(InProcessGrid(app, len(CLIENTS)))
+    shell.fit_round(grid, 1)
+
+    found = shell.evaluate_round(grid, 1)
+
+    deltas = list(server.state.deltas.values())
+    left = [
+        CLIENTS[i][0].measure(len(deltas) - 1, deltas)[1].norm(dim=0) for i in (0, 2)
+    ]
+    assert found.loss == pytest.approx(torch.cat(left).mean().item())
+    assert found.num_examples == 7
 
 
 def test_an_evaluation_below_min_replies_ends_the_run_loudly():
@@ -245,8 +267,9 @@ def test_clients_that_are_not_behind_a_grid_are_refused_in_words():
         lambda content: content.config_records.pop("fitres.status"),
         lambda content: content.array_records["fitres.parameters"].popitem(),
         lambda content: content.metric_records.clear(),
+        lambda content: content["fitres.status"].update(code=3),
     ],
-    ids=["no status", "an array less", "no number"],
+    ids=["no status", "an array less", "no number", "status"],
 )
 def test_a_damaged_legacy_reply_costs_only_itself(damage):
     app = both_apps(CLIENTS)["legacy only"]
@@ -263,7 +286,7 @@ def test_a_damaged_legacy_reply_costs_only_itself(damage):
     run_legacy(server, damaged)
 
     ((_, reason),) = server.reports[-1].dropped.items()
-    assert "legacy reply of an EditingClient" in reason
+    assert "legacy reply of an EditingClient" in reason or "FIT_NOT_IMPL" in reason
     assert server.reports[-1].num_clients == 2
 
 

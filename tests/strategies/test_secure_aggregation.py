@@ -201,18 +201,21 @@ def test_the_server_receives_masked_numbers_only():
         if stage == Stage.COLLECT_MASKED_VECTORS
     ]
     assert len(collected) == len(CLIENTS)
+    sent = 0
     priors = {n: server._prior(n) for n in MODEL.parameters}
     task = server.secure.task(len(CLIENTS), priors)
     sizes = [D_KEY * (D_KEY + 1) // 2] * 2 + [D_VALUE * D_KEY] * 2
     for index, reply in collected:
         assert not any(record for record in reply.content.array_records.values())
         masked = reply.content.config_records[RECORD_KEY_CONFIGS][Key.MASKED_PARAMETERS]
+        sent += sum(map(len, masked))
         arrays = [bytes_to_ndarray(one) for one in masked][1:]  # the weight is first
         assert [a.size for a in arrays] == sizes * len(MODEL.parameters)
         for array in arrays:
             # Client 3 has no edits: without a mask its numbers were all alike.
             assert len(np.unique(array)) == array.size, f"client {index}"
             assert array.max() > 0.8 * 2**32 > task.quantization_range
+    assert server.reports[-1].upload_bytes == sent
     metrics = collected[0][1].content.config_records["fitres.metrics"]
     assert set(metrics) == {
         *("num-examples", "residual-square", "sender", "schema-version", "phase"),

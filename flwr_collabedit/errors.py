@@ -56,6 +56,10 @@ class WithdrawalError(CollabEditError, ValueError):
     """A withdrawal of something that was never added, or cannot be taken out again."""
 
 
+class ClientError(CollabEditError, RuntimeError):
+    """A client's failure as the server may hear of it: without its facts."""
+
+
 class EditFileError(CollabEditError, ValueError):
     """A delta file that is missing, damaged or not of this format."""
 

@@ -1,15 +1,22 @@
 """The Flower ``ClientApp`` around an `EditingClient`, for both of Flower's APIs."""
 
 from collections.abc import Callable
+from logging import ERROR
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.client import NumPyClient
 from flwr.client.mod import secaggplus_mod
 from flwr.clientapp import ClientApp
-from flwr.common import Scalar
+from flwr.common import Scalar, log
 from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS
 
-from flwr_collabedit.errors import PayloadError
+from flwr_collabedit.errors import (
+    ClientError,
+    PayloadError,
+    PrivacyError,
+    SecondMomentError,
+    WithdrawalError,
+)
 from flwr_collabedit.messages.instruction import Instruction
 from flwr_collabedit.messages.legacy_records import is_legacy, reply_content
 from flwr_collabedit.messages.payloads import (
@@ -19,6 +26,9 @@ from flwr_collabedit.messages.payloads import (
     array_keys,
     to_record,
 )
+
+# Their texts name settings, files of the server's and sizes, never a fact.
+_TOLD = (PayloadError, PrivacyError, SecondMomentError, WithdrawalError)
 
 ClientFn = Callable[[Context], NumPyClient]
 
@@ -78,7 +88,21 @@ class EditingApp(ClientApp):
         ------
         PayloadError
             If statistics that are to be masked would leave unmasked, or the reverse.
+        ClientError
+            For an error whose text may hold a fact; the client's own log has it.
         """
+        try:
+            return self._answer(message, context)
+        except _TOLD:
+            raise
+        except Exception as error:
+            # Flower sends an exception's text to the server.
+            log(ERROR, "Round failed at this client", exc_info=error)
+            raise ClientError(
+                f"{type(error).__name__}; the client's own log says more."
+            ) from None
+
+    def _answer(self, message: Message, context: Context) -> Message:
         if not is_legacy(message):
             return super().__call__(message, context)
         configs = message.content.config_records

@@ -121,12 +121,15 @@ class Messenger:
         accept: Callable[[Message], None],
         asked: AbstractSet[int],
         senders: dict[str, int],
+        report: RoundReport,
     ) -> Callable[[Message], None]:
         """Return ``accept`` for one exchange, with senders' names checked and learned.
 
         It raises a `PayloadError` where a reply has no name or another client's, and
-        enters every name's node into ``senders``.
+        enters every name's node into ``senders``, and its bytes and seconds into the
+        report.
         """
+        began = time.perf_counter()
 
         def accept_named(reply: Message) -> None:
             node, sender = reply.metadata.src_node_id, sender_of(reply)
@@ -134,6 +137,9 @@ class Messenger:
             if senders.setdefault(sender, node) != node or owners & (asked - {node}):
                 raise PayloadError(f"Another client has the name {sender!r} already.")
             accept(reply)
+            arrays = reply.content.array_records.get(ARRAYS)
+            size = 0 if arrays is None else record_bytes(arrays)
+            report.note_reply(sender, size, time.perf_counter() - began)
             # A client that has connected anew has another node id than before.
             others = {n: known for n, known in self.names.items() if known != sender}
             self.names = {**others, node: sender}
@@ -167,12 +173,18 @@ class Messenger:
         outcome = run_exchange(
             grid,
             messages,
-            self.naming(accept, asked, senders),
+            self.naming(accept, asked, senders, report),
             label=f"Round {report.server_round}, {what}",
             min_replies=needed,
             timeout_s=self.options.exchange_timeout_s,
             settle=lambda: {senders[name]: why for name, why in settle().items()},
         )
         report.add_seconds("exchange", time.perf_counter() - started)
-        report.dropped |= {str(node): why for node, why in outcome.dropped.items()}
+        self.enter_left_out(outcome.dropped, report)
         return outcome.accepted
+
+    def enter_left_out(self, dropped: Mapping[int, str], report: RoundReport) -> None:
+        """Enter into the report which nodes were left out, and why."""
+        for node, why in dropped.items():
+            report.dropped[str(node)] = why
+            report.note_left_out(self.name_of(node) or f"node {node}", why)

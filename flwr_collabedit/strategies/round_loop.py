@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from logging import INFO
 
 import torch
 from flwr.app import (
@@ -12,6 +13,7 @@ from flwr.app import (
     MessageType,
     MetricRecord,
 )
+from flwr.common import log
 from flwr.serverapp import Grid
 from flwr.serverapp.exception import AggregationError
 from flwr.serverapp.strategy import Result, Strategy
@@ -164,6 +166,8 @@ class RoundLoop(Strategy):
         except Exception:
             self.state = before
             raise
+        for line in report.client_lines():
+            log(INFO, line)
         self.keeper.reports.append(report)
         return ()
 

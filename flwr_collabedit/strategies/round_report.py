@@ -49,6 +49,10 @@ class RoundReport:
         slowest client's.
     dropped : dict of str to str
         Client nodes that were left out, with the reason.
+    clients : dict of str to dict
+        By client: ``status`` (``ok`` or ``left out``), ``upload-bytes``, ``seconds``
+        until its replies had come, over the round's exchanges, and the ``reason`` why
+        it was left out. A client that has never given its name is its node.
     evaluation : dict of str to float
         Scores in the published names, see `flwr_collabedit.evaluation.metrics`.
     weight_norms, base_norms : dict of str to float
@@ -88,6 +92,7 @@ class RoundReport:
     download_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
+    clients: dict[str, dict[str, Any]] = field(default_factory=dict)
     evaluation: dict[str, float] = field(default_factory=dict)
     weight_norms: dict[str, float] = field(default_factory=dict)
     base_norms: dict[str, float] = field(default_factory=dict)
@@ -103,6 +108,30 @@ class RoundReport:
     def add_seconds(self, phase: str, seconds: float) -> None:
         """Add to the time that a phase took."""
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+
+    def note_reply(self, client: str, upload_bytes: int, seconds: float) -> None:
+        """Enter that a client's reply was accepted."""
+        entry = self._client(client)
+        entry["upload-bytes"] += upload_bytes
+        entry["seconds"] += seconds
+
+    def note_left_out(self, client: str, reason: str) -> None:
+        """Enter that a client was left out."""
+        self._client(client).update({"status": "left out", "reason": reason})
+
+    def _client(self, name: str) -> dict[str, Any]:
+        fresh = {"status": "ok", "upload-bytes": 0, "seconds": 0.0, "reason": ""}
+        return self.clients.setdefault(name, fresh)
+
+    def client_lines(self) -> list[str]:
+        """Return one line for each client, for an operator's log."""
+        return [
+            f"Round {self.server_round}, {name}: {entry['status']}, "
+            f"{self.edits_by_client.get(name, 0)} edits, "
+            f"{entry['upload-bytes'] / 1024:.0f} KiB, {entry['seconds']:.1f} s"
+            + (f": {entry['reason']}" if entry["reason"] else "")
+            for name, entry in sorted(self.clients.items())
+        ]
 
     def count(self, numbers: Mapping[str, float]) -> None:
         """Add to the slot's mediator counts."""

@@ -186,7 +186,7 @@ class SecureSummation:
             timeout_s=options.exchange_timeout_s,
         )
         report.add_seconds("exchange", time.perf_counter() - began)
-        report.dropped |= {str(node): why for node, why in outcome.dropped.items()}
+        messenger.enter_left_out(outcome.dropped, report)
         figures, num_edits = ReplyFigures(outcome.upload_bytes), 0
 
         def note(reply: Message) -> None:
@@ -199,7 +199,7 @@ class SecureSummation:
         shapes = {name: self.shapes[name] for name in instruction.measured}
         count = len(outcome.replies)
         by_node = {message.metadata.dst_node_id: message for message in messages}
-        accept = messenger.naming(note, set(by_node), {})
+        accept = messenger.naming(note, set(by_node), {}, report)
         try:
             for node, found in outcome.replies.items():
                 accept(_in_clear(found, by_node[node], asked, options.limits))

@@ -90,8 +90,8 @@ class EditingClient(NumPyClient):
     secure_only : bool
         Whether to refuse to send anything of the edits but into secure aggregation.
     min_edits_per_upload : int
-        Fewest edits of different subjects in an upload that shows their sum; 1 lets all
-        pass. ``docs/privacy.md`` says what it gives.
+        Fewest edits of different subjects in a plain upload, which shows their sum; 1
+        lets all pass. ``docs/privacy.md`` says what it gives.
     few_edits : {"refuse", "warn"}
         Whether fewer raise `flwr_collabedit.errors.PrivacyError`, so that the server
         has no reply of this client, or are sent with a warning in the client's log.

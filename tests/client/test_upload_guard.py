@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from asking import instruction, zeros
+from asking import MEMIT, instruction, zeros
 from pico import pico_language_model
 
 from flwr_collabedit.client import EditingClient
@@ -12,6 +12,8 @@ from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.errors import ConfigurationError, PrivacyError
 from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.messages.personal_task import PersonalTask
+from flwr_collabedit.messages.secure_payload import SecureTask
+from flwr_collabedit.models.fingerprint import describe
 
 GUARD = "flwr_collabedit.client.upload_guard"
 OPTIMISE = "flwr_collabedit.client.round_targets.optimize_targets"
@@ -136,6 +138,23 @@ def test_a_round_without_edits_and_one_with_enough_are_uploaded(lm, tmp_path):
     _, none, _ = subject.fit(zeros(lm), instruction(lm, zeros(lm), server_round=2))
 
     assert (enough, none) == (3, 0)
+
+
+def test_a_masked_upload_shows_nothing_and_passes(lm, tmp_path):
+    name, (_, d_key) = next(iter(describe(lm, MEMIT.layers).shapes.items()))
+    task = SecureTask(
+        num_limbs=2,
+        limb_bits=29,
+        gram_exponent=20,
+        cross_exponent=20,
+        key_exponents={name: (0,) * d_key},
+    )
+    asked = {"form": "dense", "secure": task.model_dump_json()}
+    subject = client(lm, tmp_path, min_edits_per_upload=4)
+
+    arrays, _, _ = subject.fit(zeros(lm), instruction(lm, zeros(lm), **asked))
+
+    assert all(np.array_equal(array, np.rint(array)) for array in arrays)
 
 
 def test_a_warning_stays_at_the_client_and_the_upload_is_the_same(

@@ -16,11 +16,14 @@ secure aggregation only; ``min-edits-per-upload`` and ``few-edits``
 """
 
 import json
+import time
 from functools import lru_cache
+from logging import INFO
 from pathlib import Path
 from typing import cast
 
 from flwr.app import Context
+from flwr.common import log
 
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.client.editing_app import make_client_app as make_client_app
@@ -81,15 +84,19 @@ def deployed_client(context: Context) -> EditingClient:
     )
     size = int(str(settings["edits-per-round"])) or max(len(cases), 1)
     key, texts = str(settings["conflict-key"]), str(settings["health-texts"])
+    name = str(settings["name"]) or f"node-{context.node_id}"
+    began = time.perf_counter()
     lm = cached_model(
-        *(str(settings[name]) for name in ("model", "dtype", "device", "revision"))
+        *(str(settings[one]) for one in ("model", "dtype", "device", "revision"))
     )
+    # In a deployment every message has a process of its own, which loads the model.
+    log(INFO, "%s: model loaded in %.1f s", name, time.perf_counter() - began)
     if settings["chat-template"]:
         cases = [chat_case(lm.tokenizer, case) for case in cases]
     return EditingClient(
         lm,
         [cases[start : start + size] for start in range(0, len(cases), size)],
-        name=str(settings["name"]) or f"node-{context.node_id}",
+        name=name,
         state_folder=Path(str(settings["state-folder"])),
         results_folder=Path(str(settings["state-folder"])) / "results",
         withdrawals=read_withdrawals(str(settings["withdrawals-path"])),

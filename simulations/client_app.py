@@ -1,4 +1,4 @@
-"""The simulation's clients: each edits and scores its share of the cases."""
+"""The clients: each edits and scores its own facts, or its share of a simulation's."""
 
 from functools import partial
 from pathlib import Path
@@ -8,8 +8,9 @@ from flwr.app import Context
 from transformers.utils.logging import disable_progress_bar
 
 from flwr_collabedit.client import EditingClient
-from flwr_collabedit.client_app import make_client_app
+from flwr_collabedit.client_app import deployed_client, make_client_app
 from flwr_collabedit.data.requests import EvaluationCase
+from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.fact_tags import TagKey
 from simulations.experiment import (
     clients_rounds,
@@ -24,11 +25,19 @@ from simulations.settings import ExperimentSettings
 
 
 def client_fn(context: Context) -> EditingClient:
-    """Return the client of this partition."""
+    """Return the client of this SuperNode, or of this partition of a simulation."""
     settings = ExperimentSettings.from_context(context)
     torch.set_num_threads(settings.threads_per_client)
     # One bar a process and message would drown the log.
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    if settings.is_deployment:
+        return deployed_client(context)
+    if "edits-path" in context.node_config:
+        # Else it would edit and score what the server names.
+        raise ConfigurationError(
+            "This SuperNode has facts of its own, and the run is a simulation with "
+            f"data = {settings.data!r}. Start it with data = 'nodes'."
+        )
     index = int(context.node_config["partition-id"])
     name = f"client-{index}"
     folder = RunFolder(settings.folder)

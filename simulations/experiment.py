@@ -53,8 +53,11 @@ def clients_rounds(settings: ExperimentSettings) -> list[Rounds]:
     """Return every client's cases of every round.
 
     The embedded world draws exactly as many cases as are asked for; a file or hub data
-    set is cut after them. Copies of other clients' cases come on top.
+    set is cut after them. Copies of other clients' cases come on top. Of a deployment
+    the server knows none.
     """
+    if settings.is_deployment:
+        return []
     if settings.data == "embedded":
         cases = embedded_cases(
             settings.num_edits, subjects=settings.subjects, seed=settings.seed

@@ -96,7 +96,18 @@ def run(
         `simulations.superlink.local_superlink`; one is started where it is missing.
     log_to_stderr : bool
         For ``ray``: keep standard output for the caller.
+
+    Raises
+    ------
+    ConfigurationError
+        If the settings are a deployment's.
     """
+    if settings.is_deployment:
+        raise ConfigurationError(
+            f"Expected facts to spread over clients, found data = {settings.data!r}, "
+            "which leaves them to SuperNodes. Start it with `flwr run`, see "
+            "docs/deployment.md."
+        )
     settings.folder.mkdir(parents=True, exist_ok=True)
     (settings.folder / "summary.json").unlink(missing_ok=True)
     if engine is Engine.IN_PROCESS:

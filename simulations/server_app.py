@@ -1,4 +1,4 @@
-"""The simulation's server: federated rounds, the pooled reference, the report."""
+"""The server: federated rounds, a simulation's pooled reference, the report."""
 
 import time
 from logging import INFO
@@ -22,7 +22,7 @@ from simulations.report import summarize_run, write_report
 from simulations.run_folder import RunFolder
 from simulations.settings import ExperimentSettings
 from simulations.strategies import make_strategy
-from simulations.written import active_cases, written_requests
+from simulations.written import active_cases, num_written, written_requests
 
 app = ServerApp()
 
@@ -38,7 +38,8 @@ def main(grid: Grid, context: Context) -> None:
     check_model(lm, memit)
     folder = RunFolder(settings.folder)
     folder.start(settings.to_run_config(), resume=settings.resume)
-    if settings.conflict_policy and not settings.conflict_key:
+    makes_key = settings.conflict_policy and not settings.conflict_key
+    if makes_key and not settings.is_deployment:
         folder.make_conflict_key()
     for name, value in settings.to_run_config().items():
         log(INFO, "setting %s = %r", name, value)
@@ -74,7 +75,7 @@ def main(grid: Grid, context: Context) -> None:
     seconds = time.perf_counter() - began
     summary = summarize_run(settings, strategy.reports, pooled, gaps, seconds)
     summary["conflicts"] = conflicts
-    num_edits = sum(map(len, written_requests(clients, strategy)))
+    num_edits = num_written(clients, strategy)
     card = edit_card(settings, memit, model, summary["scores"], num_edits)
     if deltas:
         save_edit(folder.path / DELTA_FILE, deltas, card)

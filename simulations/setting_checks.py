@@ -56,6 +56,16 @@ _READ_WITH: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "few_edits": ("min_edits_per_upload", lambda value: value > 1),
     "present_from": ("presence", bool),
 }
+NODES = "nodes"
+"""The value of ``data`` where every party's SuperNode has facts of its own."""
+
+# Settings of facts and of what a simulation compares: in a deployment nobody has all.
+_OF_SIMULATIONS = (
+    *("num_edits", "data_format", "zsre_target", "subjects"),
+    *("partition", "dirichlet_alpha", "sentence_model", "shared_fraction"),
+    *("repeat_rounds", "conflict_share", "conflict_later", "conflict_key"),
+    *("health_texts", "health_samples"),
+)
 
 
 def kebab(name: str) -> str:
@@ -76,6 +86,8 @@ def check_combination(settings: "ExperimentSettings") -> None:
     )
     check_sweeps(schedule, split, settings.sweeps, settings.sweep_tolerance)
     _check_read(settings)
+    if settings.is_deployment:
+        _check_deployment(settings)
     if settings.strategy == "collabedit":
         betas = settings.beta_0, settings.beta_1
         check_history(settings.history, schedule, settings.sweeps, *betas)
@@ -118,3 +130,26 @@ def _check_read(settings: "ExperimentSettings") -> None:
                 f"{kebab(other)} = {getattr(settings, other)!r}. Change the latter or "
                 f"leave {kebab(field)} out."
             )
+
+
+def _check_deployment(settings: "ExperimentSettings") -> None:
+    fields = type(settings).model_fields
+    for field in _OF_SIMULATIONS:
+        if getattr(settings, field) != fields[field].default:
+            raise ConfigurationError(
+                f"{kebab(field)} = {getattr(settings, field)!r} is not read with data "
+                f"= {NODES!r}: facts, texts and keys are each party's own. Leave it "
+                "out; docs/deployment.md lists what a SuperNode's --node-config says."
+            )
+    if settings.pooled_reference:
+        raise ConfigurationError(
+            f"pooled-reference = true needs all facts in one place, and with data = "
+            f"{NODES!r} nobody has them. Set pooled-reference = false."
+        )
+    if settings.strategy != "collabedit" or settings.layer_schedule == "local":
+        raise ConfigurationError(
+            f"With data = {NODES!r} clients have no second moments to edit alone with, "
+            f"found strategy = {settings.strategy!r} and layer-schedule = "
+            f"{settings.layer_schedule!r}. Use 'collabedit' with 'frozen' or "
+            "'synchronous'."
+        )

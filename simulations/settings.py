@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from flwr_collabedit.errors import ConfigurationError, nearest
 from simulations.round_settings import RoundSettings
-from simulations.setting_checks import check_combination, kebab
+from simulations.setting_checks import NODES, check_combination, kebab
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -40,7 +40,8 @@ class ExperimentSettings(RoundSettings):
         Edits in all; 0 takes every case of the source.
     data, data_format, zsre_target, subjects
         ``embedded`` or a file or hub id and its layout; ``zsre_target`` is read for
-        zsRE only, ``subjects`` for the embedded world only.
+        zsRE only, ``subjects`` for the embedded world only. ``nodes``: a deployment,
+        in which every party's SuperNode has facts of its own and the server none.
     chat_template : bool
         Put every prompt into the chat template of an instruct model's tokenizer.
     partition, dirichlet_alpha, sentence_model
@@ -223,6 +224,11 @@ class ExperimentSettings(RoundSettings):
     def to_run_config(self) -> dict[str, str | int | float | bool]:
         """Return the settings under the names that a run configuration uses."""
         return self.model_dump(by_alias=True)
+
+    @property
+    def is_deployment(self) -> bool:
+        """Whether every party has facts of its own and the server has none."""
+        return self.data == NODES
 
     @property
     def folder(self) -> Path:

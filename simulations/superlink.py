@@ -27,18 +27,29 @@ def script(name: str) -> str:
     return str(Path(sysconfig.get_path("scripts")) / name)
 
 
-@contextmanager
-def local_superlink(home: Path) -> Iterator[Mapping[str, str]]:
-    """Start a SuperLink; give the environment in which ``flwr run`` reaches it."""
-    home.mkdir(parents=True, exist_ok=True)
-    port, control_port = _free_port(), _free_port()
-    environment = {
+def flower_environment(home: Path) -> dict[str, str]:
+    """Return an environment for a Flower process with a home of its own.
+
+    It finds the commands beside this Python, makes no environment for a run, and asks
+    nobody on the internet.
+    """
+    return {
         **os.environ,
         "PATH": f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}",
         "FLWR_HOME": str(home),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
+    }
+
+
+@contextmanager
+def local_superlink(home: Path) -> Iterator[Mapping[str, str]]:
+    """Start a SuperLink; give the environment in which ``flwr run`` reaches it."""
+    home.mkdir(parents=True, exist_ok=True)
+    port, control_port = free_port(), free_port()
+    environment = {
+        **flower_environment(home),
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
         "FLWR_LOCAL_CONTROL_API_PORT": str(control_port),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -82,7 +93,8 @@ def _wait_until_healthy(
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on now."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

@@ -29,6 +29,18 @@ def written_requests(
     ]
 
 
+def num_written(clients: Sequence[Rounds], strategy: EditStrategy) -> int:
+    """Return how many edits are in the weights.
+
+    In a deployment, whose server has no cases, those that the clients counted.
+    """
+    if clients:
+        return sum(map(len, written_requests(clients, strategy)))
+    kept = [report for report in strategy.reports if not report.refused]
+    withdrawn = sum(report.declared.get("withdrawn", 0) for report in strategy.reports)
+    return sum(report.num_edits for report in kept) - withdrawn
+
+
 def active_cases(
     clients: Sequence[Rounds], strategy: EditStrategy
 ) -> list[EvaluationCase]:

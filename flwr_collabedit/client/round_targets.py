@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from logging import INFO
 
+from flwr.common import log
 from torch import Tensor
 
 from flwr_collabedit.client.target_store import TargetStore, join_targets
@@ -82,6 +84,8 @@ class RoundTargets:
                 return found
             self.store.save(instruction, missing, found)
             known, _ = self.store.load(instruction, requests)
+        kept = len(requests) - len(missing)
+        log(INFO, "%s: targets: %s optimised, %s kept", self.name, len(missing), kept)
         return join_targets(known, requests)
 
     def known(

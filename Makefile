@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench embedded-model clean
+.PHONY: help install demo deployment-demo test check format bench embedded-model clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | \
-		awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+		awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -19,6 +19,9 @@ install: $(STAMP) ## Install the package and its tools into .venv
 
 demo: $(STAMP) ## Federated editing of the embedded model, with a report
 	$(BIN)/collabedit simulate demo --output runs/demo
+
+deployment-demo: $(STAMP) ## SuperLink and SuperNodes with TLS, against the simulation
+	$(BIN)/python -m deployment.demo
 
 test: $(STAMP) ## Run the default tests
 	$(BIN)/python -m pytest

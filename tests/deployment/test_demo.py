@@ -26,7 +26,7 @@ def test_one_gap_too_large_is_wrong(tmp_path, gap):
 
     [problem] = wrong(gaps, Federation(tmp_path), 3, 3)
 
-    assert problem.startswith("The weights differ by")
+    assert problem.startswith("b differs by")
 
 
 def test_a_node_too_many_is_wrong(tmp_path):

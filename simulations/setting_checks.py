@@ -64,7 +64,8 @@ _OF_SIMULATIONS = (
     *("num_edits", "data_format", "zsre_target", "subjects"),
     *("partition", "dirichlet_alpha", "sentence_model", "shared_fraction"),
     *("repeat_rounds", "conflict_share", "conflict_later", "conflict_key"),
-    *("health_texts", "health_samples"),
+    *("health_texts", "health_samples", "generation_tokens", "reference_texts"),
+    *("min_edits_per_upload", "few_edits"),
 )
 
 

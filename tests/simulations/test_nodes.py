@@ -84,6 +84,7 @@ def test_parties_with_files_of_their_own_edit_as_the_simulation(tmp_path):
         ({"num-edits": 10}, "num-edits = 10 is not read.*deployment.md"),
         ({"shared-fraction": 0.1}, "shared-fraction = 0.1"),
         ({"health-samples": 10}, "health-samples = 10"),
+        ({"min-edits-per-upload": 2}, "min-edits-per-upload = 2"),
         ({"conflict-key": "/k", "conflict-policy": "report"}, "conflict-key = '/k'"),
         ({"layer-schedule": "local"}, "layer-schedule = 'local'.*'frozen'"),
         ({"strategy": "edit-avg", "layer-schedule": "frozen"}, "'edit-avg'"),

@@ -3,7 +3,8 @@
 An existing app names ``flwr_collabedit.client_app:app`` as its client. Each SuperNode's
 ``--node-config`` then says what the party brings: ``model``, ``edits-path``,
 ``edits-format``, ``edits-per-round``, ``state-folder``, ``device``, ``dtype`` and
-``revision``; its ``name``, which must stay the same over restarts;
+``revision``; ``first-round``, the round in which a party that joins later writes its
+first edits; its ``name``, which must stay the same over restarts;
 ``chat-template=true`` where prompts are to be the user's turns of an instruct model
 (every party's alike, and the server then sends the bare context alone, see
 `flwr_collabedit.models.chat`); and, where it wants them,
@@ -17,6 +18,7 @@ secure aggregation only; ``min-edits-per-upload`` and ``few-edits``
 
 import json
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from logging import INFO
 from pathlib import Path
@@ -31,6 +33,7 @@ from flwr_collabedit.client.health import HealthTexts
 from flwr_collabedit.client.upload_guard import FewEdits
 from flwr_collabedit.data.loading import load_cases
 from flwr_collabedit.data.reference_texts import ReferenceTexts
+from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.data.texts import load_texts
 from flwr_collabedit.errors import ConfigurationError, nearest
 from flwr_collabedit.evaluation.text_quality import TextQuality
@@ -45,6 +48,7 @@ _NODE_DEFAULTS = {
     "edits-path": "",
     "edits-format": "counterfact",
     "edits-per-round": 0,
+    "first-round": 1,
     "state-folder": "",
     "device": "cpu",
     "dtype": "float32",
@@ -82,7 +86,6 @@ def deployed_client(context: Context) -> EditingClient:
     cases = load_cases(
         str(settings["edits-path"]), data_format=str(settings["edits-format"])
     )
-    size = int(str(settings["edits-per-round"])) or max(len(cases), 1)
     key, texts = str(settings["conflict-key"]), str(settings["health-texts"])
     name = str(settings["name"]) or f"node-{context.node_id}"
     began = time.perf_counter()
@@ -95,7 +98,11 @@ def deployed_client(context: Context) -> EditingClient:
         cases = [chat_case(lm.tokenizer, case) for case in cases]
     return EditingClient(
         lm,
-        [cases[start : start + size] for start in range(0, len(cases), size)],
+        rounds_of(
+            cases,
+            int(str(settings["edits-per-round"])),
+            int(str(settings["first-round"])),
+        ),
         name=name,
         state_folder=Path(str(settings["state-folder"])),
         results_folder=Path(str(settings["state-folder"])) / "results",
@@ -109,6 +116,35 @@ def deployed_client(context: Context) -> EditingClient:
         min_edits_per_upload=int(str(settings["min-edits-per-upload"])),
         few_edits=cast(FewEdits, str(settings["few-edits"])),  # checked by the guard
     )
+
+
+def rounds_of(
+    cases: Sequence[EvaluationCase], size: int, first_round: int = 1
+) -> list[Sequence[EvaluationCase]]:
+    """Return the cases of each round: none before the first, then so many a round.
+
+    Parameters
+    ----------
+    cases : sequence of EvaluationCase
+        In order; whoever appends some keeps the rounds that are full.
+    size : int
+        Cases of a round; 0 for all in one.
+    first_round : int
+        The round, from 1, that has the first ones.
+
+    Raises
+    ------
+    ConfigurationError
+        If a number is below its least value.
+    """
+    if size < 0 or first_round < 1:
+        raise ConfigurationError(
+            f"Expected edits-per-round from 0 and first-round from 1 in the node "
+            f"config, found {size} and {first_round}."
+        )
+    step = size or max(len(cases), 1)
+    before: list[Sequence[EvaluationCase]] = [()] * (first_round - 1)
+    return before + [cases[at : at + step] for at in range(0, len(cases), step)]
 
 
 @lru_cache(maxsize=1)

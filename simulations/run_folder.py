@@ -14,6 +14,7 @@ from flwr_collabedit.errors import CheckpointError
 from flwr_collabedit.export.edit_folder import package_versions
 from flwr_collabedit.fact_tags import TagKey
 from flwr_collabedit.files import replacing
+from simulations.setting_checks import NODES
 
 CHECKPOINTS = "checkpoints"
 """The folder, in a run folder, of the server's states."""
@@ -25,6 +26,11 @@ MAY_CHANGE = {
     *("warn-perplexity-increase", "warn-norm-increase"),
 }
 """Settings of what is reported or where; all others decide on the weights."""
+
+_MAY_CHANGE_IN_DEPLOYMENTS = {
+    *("num-rounds", "num-clients", "min-replies", "fraction-train", "withdraw"),
+}
+# Of rounds to come; only a simulation splits its facts by them.
 
 
 class RunFolder:
@@ -83,8 +89,11 @@ class RunFolder:
         if not path.exists():
             return
         before = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        may_change = MAY_CHANGE
+        if settings.get("data") == NODES:
+            may_change = MAY_CHANGE | _MAY_CHANGE_IN_DEPLOYMENTS
         for name in settings:
-            if name not in MAY_CHANGE and settings[name] != before.get(name):
+            if name not in may_change and settings[name] != before.get(name):
                 raise CheckpointError(
                     f"The run in {self.path} has {name} = {before.get(name)!r}, found "
                     f"{settings[name]!r}. Go on with the same settings, or start "

@@ -9,7 +9,12 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from pico import pico_language_model
 
-from flwr_collabedit.client_app import app, cached_model, deployed_client
+from flwr_collabedit.client_app import (
+    app,
+    cached_model,
+    deployed_client,
+    rounds_of,
+)
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.errors import ConfigurationError
@@ -191,3 +196,24 @@ def test_a_node_config_may_ask_for_chats(node_config, tmp_path):
 def test_a_revision_reaches_the_loading(node_config):
     with pytest.raises(ConfigurationError, match=r"'v2'.*'embedded'"):
         deployed_client(context({**node_config, "revision": "v2"}))
+
+
+def test_a_party_that_joins_later_has_nothing_before(node_config):
+    client = deployed_client(context({**node_config, "first-round": 3}))
+
+    rounds = [[c.request.subject for c in cases] for cases in client.edits.rounds]
+    assert rounds == [[], [], ["France", "Japan"], ["Spain"]]
+
+
+def test_appended_edits_leave_full_rounds_as_they_were():
+    before, after = rounds_of([1, 2, 3, 4], 2), rounds_of([1, 2, 3, 4, 5], 2)
+
+    assert after == [*before, [5]]
+    assert rounds_of([1, 2, 3], 0) == [[1, 2, 3]]
+    assert rounds_of([], 0) == []
+
+
+@pytest.mark.parametrize(("size", "first"), [(-1, 1), (0, 0)])
+def test_a_round_before_the_first_is_refused(size, first):
+    with pytest.raises(ConfigurationError, match=f"found {size} and {first}"):
+        rounds_of([], size, first)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from flwr_collabedit.errors import PayloadError
 
+_MAX_SIZE = 2**31
+
 
 def read_array(key: str, array: Array) -> NDArray[np.generic]:
     """Return what the array's bytes hold, if they hold exactly that.
@@ -35,7 +37,7 @@ def read_array(key: str, array: Array) -> NDArray[np.generic]:
         }[version]
         shape, _, dtype = read(buffer)
         wanted = math.prod(shape) * dtype.itemsize
-        if dtype.kind not in "fiu" or any(size < 0 for size in shape):
+        if dtype.kind not in "fiu" or any(not 0 <= size < _MAX_SIZE for size in shape):
             raise PayloadError(f"{key} is {dtype} of shape {shape}; expected numbers.")
         if len(data) - buffer.tell() != wanted:
             raise PayloadError(

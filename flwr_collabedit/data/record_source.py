@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import datasets
 import huggingface_hub
 
 from flwr_collabedit.data.csv_rows import iterate_rows
@@ -120,6 +119,8 @@ _PARSERS: dict[str, Callable[[Path], Iterable[RawRecord]]] = {
 
 
 def _load_from_hub(name: str, split: str | None) -> Iterable[RawRecord]:
+    import datasets  # slow, and files do not need it
+
     try:
         found: Any = datasets.load_dataset(name, split=split)
     except (OSError, ValueError) as error:

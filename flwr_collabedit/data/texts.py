@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import datasets
-
 from flwr_collabedit.errors import ConfigurationError
 
 _BUILDERS = {".txt": "text", ".json": "json", ".jsonl": "json"}
@@ -27,6 +25,8 @@ def load_texts(source: str, *, field: str = "text") -> Iterator[str]:
     ConfigurationError
         If the file's kind is not known or there is no such column.
     """
+    import datasets  # slow, and most commands read no text
+
     path = Path(source)
     if path.suffix in _BUILDERS:
         if not path.is_file():

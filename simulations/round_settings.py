@@ -39,6 +39,10 @@ class RoundSettings(BaseModel):
     health_texts, health_samples
         ``embedded``, a text or JSON file or a hub id; how many texts, and prompts made
         from them, the model's health is measured on, 0 for none.
+    size_factor, max_edits, max_norm
+        Bounds on each client's reply, see
+        `flwr_collabedit.strategies.round_options.RoundOptions`; 0 is none. Under secure
+        aggregation, where the server sees no single reply, there are none.
     max_perplexity_increase, warn_perplexity_increase, warn_norm_increase
         See `flwr_collabedit.strategies.RoundGuard`; a maximum of 0 undoes no round.
     min_edits_per_upload, few_edits
@@ -70,6 +74,9 @@ class RoundSettings(BaseModel):
     skip_present: bool = False
     health_texts: str = "embedded"
     health_samples: Annotated[int, Field(ge=0)] = 50
+    size_factor: Annotated[float, Field(ge=0)] = 8.0
+    max_edits: Annotated[int, Field(ge=0)] = 0
+    max_norm: Annotated[float, Field(ge=0)] = 0.0
     max_perplexity_increase: Annotated[float, Field(ge=0)] = 0.0
     warn_perplexity_increase: Annotated[float, Field(gt=0)] = 0.1
     warn_norm_increase: Annotated[float, Field(gt=0)] = 0.1

@@ -79,7 +79,11 @@ def make_strategy(
             warn_norm_increase=settings.warn_norm_increase,
         ),
         "on_round": on_round,
+        "size_factor": settings.size_factor or None,
+        "max_edits": settings.max_edits or None,
     }
+    if settings.max_norm:
+        options["max_norm"] = settings.max_norm
     if settings.checkpoints != "none" and settings.strategy != "fed-edit":
         options["checkpoint_folder"] = settings.folder / CHECKPOINTS
         options["keep_checkpoints"] = 0 if settings.checkpoints == "all" else 1

@@ -7,6 +7,7 @@ from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.messages.replies import ReplyLimits
 from simulations.settings import ExperimentSettings
 from simulations.strategies import make_strategy, pooled_options
 
@@ -108,3 +109,13 @@ def test_one_party_works_as_the_federation_does():
 
     assert (swept["layer_schedule"], swept["sweeps"]) == ("frozen", 3)
     assert local["layer_schedule"] == "synchronous"
+
+
+def test_bounds_on_replies_reach_the_strategy():
+    bounded = made(size_factor=3.0, max_edits=100, max_norm=1e6)
+    free = made(size_factor=0.0)
+
+    assert bounded.options.size_factor == 3.0
+    assert bounded.options.limits == ReplyLimits(1e6, 100)
+    assert free.options.size_factor is None
+    assert free.options.limits == ReplyLimits(None, None)

@@ -14,7 +14,7 @@ from simulations.strategies import METHOD_NAMES
 _LEFT_OUT = {
     *MAY_CHANGE,
     *("data", "hyperparameters", "second-moment-texts", "conflict-key", "withdraw"),
-    *("model", "num-clients", "num-rounds", "num-edits"),
+    *("model", "num-clients", "num-rounds", "num-edits", "revision"),
 }
 
 
@@ -43,6 +43,7 @@ def edit_card(
     }
     return EditCard(
         model=settings.model,
+        revision=settings.revision,
         fingerprint=model.fingerprint,
         layers=memit.layers,
         editor=memit.to_json(),

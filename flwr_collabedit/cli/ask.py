@@ -22,7 +22,7 @@ def ask(
         int, typer.Option(help="An answer ends there at the latest.", min=1)
     ] = 12,
     top: Annotated[int, typer.Option(help="First tokens to name.", min=1)] = 3,
-    dtype: options.Dtype = "float32",
+    dtype: options.EditDtype = "",
     device: options.Device = "auto",
     as_json: options.AsJson = False,
 ) -> None:
@@ -39,7 +39,7 @@ def ask(
         from flwr_collabedit.models.weights import applied_deltas
 
         lm, deltas, card = open_edit(told, edit, dtype=dtype, device=device)
-        chat = card.settings.get("chat_template", False)
+        chat = card.chat_template
         texts = [chat_prompt(lm.tokenizer, p) if chat else p for p in prompts]
         asked = (texts, answer or [], max_tokens, top)
         base = _answers(lm, *asked)

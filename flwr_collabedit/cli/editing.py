@@ -129,7 +129,11 @@ def _contexts(lm: LanguageModel, plan: EditPlan) -> ContextTemplates:
 def _settings(plan: EditPlan, dtype: str) -> dict[str, object]:
     """Return what the card tells: no path, since a path may name what is private."""
     hidden = {"facts", "covariance", "after", "hyperparameters", "score"}
-    told = {name: value for name, value in asdict(plan).items() if name not in hidden}
+    told = {
+        name.replace("_", "-"): value
+        for name, value in asdict(plan).items()
+        if name not in hidden
+    }
     return {**told, "dtype": dtype}
 
 

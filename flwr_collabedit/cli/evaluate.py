@@ -41,7 +41,7 @@ def evaluate(
     ] = None,
     chat_template: options.ChatTemplate = False,
     revision: options.Revision = "",
-    dtype: options.Dtype = "float32",
+    dtype: options.EditDtype = "",
     device: options.Device = "auto",
     as_json: options.AsJson = False,
 ) -> None:
@@ -69,10 +69,14 @@ def evaluate(
             lm, deltas, card = open_edit(
                 told, Path(subject), dtype=dtype, device=device
             )
-            chat_template |= bool(card.settings.get("chat_template"))
+            chat_template |= card.chat_template
         else:
             lm = open_model(
-                told, subject, revision=revision, dtype=dtype, device=device
+                told,
+                subject,
+                revision=revision,
+                dtype=dtype or "float32",
+                device=device,
             )
             deltas = {}
         cases = open_cases(

@@ -43,6 +43,8 @@ def open_edit(
 ) -> tuple[LanguageModel, dict[str, Tensor], EditCard]:
     """Return an edit's base model, which is not edited, its deltas and its card.
 
+    An empty ``dtype`` is the one that the model was edited in.
+
     Raises
     ------
     EditFileError

@@ -19,6 +19,9 @@ Revision = Annotated[
 Dtype = Annotated[
     str, typer.Option(help="Weights in float32, bfloat16, float16 or float64.")
 ]
+EditDtype = Annotated[
+    str, typer.Option("--dtype", help="As for `collabedit edit`; the edit's if empty.")
+]
 Device = Annotated[
     str,
     typer.Option(

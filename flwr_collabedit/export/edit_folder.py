@@ -73,6 +73,11 @@ class EditCard(BaseModel):
         """Type of the base weights when they were edited; the fingerprint is of it."""
         return str(self.settings.get("dtype", "float32"))
 
+    @property
+    def chat_template(self) -> bool:
+        """Whether the edited prompts were turns of a chat."""
+        return bool(self.settings.get("chat-template"))
+
 
 def save_edit(path: Path, deltas: Mapping[str, Tensor], card: EditCard) -> None:
     """Write a delta file, whole or not at all.

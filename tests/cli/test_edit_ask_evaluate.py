@@ -173,3 +173,16 @@ def test_a_foreign_model_has_no_second_moments_and_is_told_how_to_get_them(
 
     assert result.exit_code == 2
     assert "collabedit covariance" in result.output
+
+
+def test_an_edit_in_half_precision_is_asked_in_the_same(place, moments):
+    found = answered(
+        *("edit", "embedded", place / "facts.csv", "--out", place / "half"),
+        *("--dtype", "bfloat16", "--no-score", "--covariance", place / "half-moments"),
+    )
+    assert found["edits"] == 3
+
+    (prompt,) = answered("ask", place / "half", "The capital of Japan is")["prompts"]
+
+    assert prompt["edited"]["answer"] == "Madrid"
+    assert answered("evaluate", place / "half", place / "facts.csv", "--no-base")

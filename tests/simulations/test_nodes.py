@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from flwr.app import Context, RecordDict
@@ -11,12 +12,14 @@ from deployment.parties import write_parties
 from flwr_collabedit.errors import CheckpointError, ConfigurationError
 from flwr_collabedit.export.edit_folder import load_edit
 from flwr_collabedit.fact_tags import TagKey
+from flwr_collabedit.strategies import RoundReport
 from simulations import client_app, server_app
 from simulations.engines import Engine
 from simulations.in_process import InProcessGrid
 from simulations.launch import read_settings, run
 from simulations.run_folder import RunFolder
 from simulations.settings import ExperimentSettings
+from simulations.written import num_written
 
 NODES = {"data": "nodes", "pooled-reference": False}
 
@@ -105,6 +108,18 @@ def test_a_party_joins_later_and_another_one_leaves_without_a_trace(tmp_path):
     found, expected = (deltas_of(s.folder) for s in (both, alone))
     assert all(found[name].equal(delta) for name, delta in expected.items())
     assert any(bool(delta.any()) for delta in expected.values())
+    counts = [load_edit(settings.folder)[1].num_edits for settings in (both, alone)]
+    assert counts == [6, 6]
+
+
+def test_a_deployments_edits_are_those_of_kept_rounds_and_not_withdrawn():
+    reports = [
+        RoundReport(1, num_edits=5),
+        RoundReport(2, num_edits=7, refused="perplexity"),
+        RoundReport(3, num_edits=2, declared={"withdrawn": 3}),
+    ]
+
+    assert num_written([], SimpleNamespace(reports=reports)) == 5 + 2 - 3
 
 
 def test_settings_of_the_past_cannot_change_in_a_deployment(tmp_path):

@@ -54,7 +54,11 @@ def open_edit(
     """
     deltas, card = load_edit(edit)
     lm = open_model(
-        told, card.model, revision=card.revision, dtype=dtype, device=device
+        told,
+        card.model,
+        revision=card.revision,
+        dtype=dtype or card.dtype,
+        device=device,
     )
     check_base(lm, card)
     return lm, deltas, card

@@ -209,13 +209,14 @@ class CollabEditStrategy(WithdrawingStrategy):
     ) -> Sequence[int]:
         """Pass over the layers once; return the nodes that took part to the end.
 
-        What each layer was solved from is put into ``totals``.
+        What each layer was solved from is put into ``totals``, for the history.
         """
         first = not report.sweep_residual_norms
         groups = exchange_groups(self.model.parameters, self.layer_schedule)
         for index, measured in enumerate(groups):
             found, figures, nodes = self._sum_statistics(grid, nodes, measured, report)
-            totals.update(found)
+            if self.history.option != "none":  # nobody reads them, and they are large
+                totals.update(found)
             if index == 0:
                 report.sweep_residual_norms.append(figures.residual_norm)
                 report.num_edits = found[measured[0]].num_edits

@@ -32,7 +32,13 @@ def run_legacy(server, grid, num_rounds=2):
 
 
 def timeless(server):
-    return [{**report.to_dict(), "seconds": None} for report in server.reports]
+    found = []
+    for report in server.reports:
+        fields = {**report.to_dict(), "seconds": None}
+        for client in fields["clients"].values():
+            del client["seconds"]
+        found.append(fields)
+    return found
 
 
 @pytest.mark.parametrize("kind", [CollabEditStrategy, EditAvg])

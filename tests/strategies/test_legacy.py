@@ -101,6 +101,8 @@ def comparable(server: EditStrategy) -> list[dict[str, object]]:
     for report in server.reports:
         fields = report.to_dict()
         del fields["seconds"]
+        for client in fields["clients"].values():
+            del client["seconds"]
         timeless.append(fields)
     return timeless
 

@@ -6,13 +6,13 @@ and keeps the parties at one split, whatever their numbers of threads.
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from flwr_collabedit.client_app import cached_model
 from flwr_collabedit.data.requests import EvaluationCase
+from flwr_collabedit.files import replacing
 from flwr_collabedit.models.sentences import sentence_vectors
 from simulations.settings import ExperimentSettings
 
@@ -34,11 +34,9 @@ def prompt_clusters(
         clusters: list[int] = json.loads(path.read_text(encoding="utf-8"))
         return clusters
     clusters = _find(settings, texts)
-    folder.mkdir(parents=True, exist_ok=True)
     # Runs side by side may share the folder.
-    draft = path.with_suffix(f".{os.getpid()}.draft")
-    draft.write_text(json.dumps(clusters), encoding="utf-8")
-    draft.replace(path)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(clusters), encoding="utf-8")
     return clusters
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flwr_collabedit.evaluation.report import render_markdown
+from flwr_collabedit.files import replacing
 from simulations.comparison import Comparison, compare
 from simulations.comparison_figures import Picture, pictures
 from simulations.comparison_tables import NOTE, Table, tables
@@ -50,12 +51,14 @@ def write_comparison(paths: Sequence[Path], output: Path | None = None) -> Path:
     check_writable(folder)
     comparison = compare(runs)
     drawn = list(pictures(comparison))
-    (folder / FIGURES).mkdir(exist_ok=True)
     for picture in drawn:
-        (folder / FIGURES / f"{picture.name}.png").write_bytes(picture.png)
-    (folder / "report.md").write_text(markdown(comparison, drawn), encoding="utf-8")
+        with replacing(folder / FIGURES / f"{picture.name}.png") as draft:
+            draft.write_bytes(picture.png)
+    with replacing(folder / "report.md") as draft:
+        draft.write_text(markdown(comparison, drawn), encoding="utf-8")
     page = folder / "report.html"
-    page.write_text(web_page(comparison, drawn), encoding="utf-8")
+    with replacing(page) as draft:
+        draft.write_text(web_page(comparison, drawn), encoding="utf-8")
     return page
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from flwr_collabedit.evaluation.metrics import summarize
 from flwr_collabedit.evaluation.report import Row, render_markdown, render_rich
+from flwr_collabedit.files import replacing
 from flwr_collabedit.strategies import RoundReport
 from simulations.notices import notices, notices_in_short
 from simulations.pooled import PooledResult
@@ -113,11 +114,10 @@ def _draw_forgetting(path: Path, summary: dict[str, Any]) -> bool:
     except ImportError as error:
         log(INFO, "%s is not drawn. %s", path.name, error)
         return False
-    draft = path.with_suffix(".draft")
     ends = [rounds[-1] for rounds in scored.rounds]
     picture = draw_heat_map(scored.matrix, title="EA of each round's edits", ends=ends)
-    draft.write_bytes(picture)
-    draft.replace(path)
+    with replacing(path) as draft:
+        draft.write_bytes(picture)
     return True
 
 

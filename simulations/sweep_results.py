@@ -2,13 +2,13 @@
 
 import csv
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
+from flwr_collabedit.files import replacing
 from simulations.cell_process import SUMMARY
 from simulations.finished_runs import final_scores
 from simulations.sweep_file import Cell, varying_settings
@@ -37,15 +37,16 @@ def write_results(cells: list[Cell], folder: Path) -> list[Row]:
         if (path := cell.folder / SUMMARY).exists()
     ]
     columns = ["cell", "method", *varying, *_result_columns()]
-    draft = folder / f"results.{os.getpid()}.draft"
-    with draft.open("w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(folder / "results.csv") as draft,
+        draft.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    draft.replace(folder / "results.csv")
     table = pa.table({name: [row[name] for row in rows] for name in columns})
-    parquet.write_table(table, draft)
-    draft.replace(folder / "results.parquet")
+    with replacing(folder / "results.parquet") as draft:
+        parquet.write_table(table, draft)
     return rows
 
 

@@ -15,30 +15,30 @@ MAY_IMPORT = {
     "files": {"errors"},
     "edited_model": set(),
     "algebra": {"errors"},
-    "data": {"errors", "files"},
-    "models": {"errors", "edited_model", "files", "data"},
+    "data": {"errors"},
+    "models": {"errors", "edited_model", "data"},
     "editors": {"errors", "algebra", "data", "models", "files"},
-    "evaluation": {"errors", "algebra", "data", "models"},
+    "evaluation": {"errors", "data", "models"},
     "locating": {"errors", "data", "models", "editors", "evaluation"},
     "privacy": {"errors", "algebra", "data", "models", "editors"},
-    "export": {"errors", "algebra", "models", "editors", "evaluation", "files"},
+    "export": {"errors", "models", "evaluation", "files"},
     "fact_tags": {"errors", "data"},
     "conflict_resolution": {"errors"},
     "messages": {"errors", "algebra", "evaluation", "edited_model"},
     "strategies": {
         *("errors", "algebra", "evaluation", "edited_model", "messages"),
-        "conflict_resolution",
+        *("conflict_resolution", "files"),
     },
     "client": {
         *("errors", "algebra", "data", "models", "editors", "evaluation", "messages"),
-        *("edited_model", "fact_tags", "progress"),
+        *("edited_model", "fact_tags", "progress", "files"),
     },
     "client_app": {
         *("errors", "data", "models", "evaluation", "messages", "client", "fact_tags"),
     },
     "cli": {
         *("errors", "algebra", "data", "models", "editors", "evaluation", "files"),
-        *("export", "locating", "progress"),
+        *("export", "locating"),
     },
 }
 # Third-party packages that a part must not need.

@@ -1,7 +1,6 @@
 """A client's personal model on disk: what FedEdit's slots have made of it so far."""
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from flwr_collabedit.algebra.low_rank import extended_basis, to_low_rank
 from flwr_collabedit.algebra.mediator import MediatorVectors
 from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.files import replacing
 from flwr_collabedit.messages.mediator_payload import Shapes, no_vectors
 
 FILE = "personal_model.safetensors"
@@ -144,11 +144,6 @@ class PersonalStore:
             "slot_size": model.slot_size,
             "received": model.received,
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_suffix(f".{os.getpid()}.draft")
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()},
-            draft,
-            metadata={"personal": json.dumps(head)},
-        )
-        draft.replace(self.path)
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        with replacing(self.path) as draft:
+            save_file(tensors, draft, metadata={"personal": json.dumps(head)})

@@ -9,6 +9,7 @@ from flwr_collabedit.evaluation.case_score import sums
 from flwr_collabedit.evaluation.evaluate import Evaluation, evaluate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums, prefixed
 from flwr_collabedit.evaluation.text_quality import TextQuality
+from flwr_collabedit.files import replacing
 from flwr_collabedit.messages.payloads import INACTIVE, RECEIVED, round_prefix
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.progress import ProgressLog
@@ -75,6 +76,6 @@ class ClientScores:
     def _write(self, evaluation: Evaluation, server_round: int) -> None:
         if self.results_folder is None:
             return
-        self.results_folder.mkdir(parents=True, exist_ok=True)
         path = self.results_folder / f"{self.name}-round-{server_round}.jsonl"
-        path.write_text(evaluation.to_json_lines(), encoding="utf-8")
+        with replacing(path) as draft:
+            draft.write_text(evaluation.to_json_lines(), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import lru_cache
@@ -16,6 +15,7 @@ from torch import Tensor
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.targets import Targets
 from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.files import replacing
 from flwr_collabedit.messages.instruction import Instruction
 
 _FIELDS = tuple(field.name for field in fields(Targets))
@@ -58,8 +58,9 @@ class TargetStore:
         """
         wanted = {request_hash(request): request for request in requests}
         found: dict[str, dict[str, Tensor]] = {}
-        for path in sorted(self.folder.glob(f"targets-{_state(instruction)}-*")):
-            if path.suffix == ".safetensors" and len(found) < len(wanted):
+        pattern = f"targets-{_state(instruction)}-*.safetensors"
+        for path in sorted(self.folder.glob(pattern)):
+            if len(found) < len(wanted):
                 found |= _rows(path, wanted.keys() - found.keys())
         return found, [r for name, r in wanted.items() if name not in found]
 
@@ -73,12 +74,10 @@ class TargetStore:
         names = [request_hash(request) for request in requests]
         batch = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
         name = f"targets-{_state(instruction)}-{batch}.safetensors"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # Runs side by side may share the folder.
-        draft = self.folder / f"{name}.{os.getpid()}.draft"
         tensors = {n: getattr(targets, n).contiguous().cpu() for n in _FIELDS}
-        save_file(tensors, draft, metadata={_REQUESTS: json.dumps(names)})
-        draft.replace(self.folder / name)
+        # Runs side by side may share the folder.
+        with replacing(self.folder / name) as draft:
+            save_file(tensors, draft, metadata={_REQUESTS: json.dumps(names)})
 
 
 def request_hash(request: EditRequest) -> str:

@@ -21,6 +21,7 @@ from flwr_collabedit.algebra.ledger import Ledger, LedgerEntry
 from flwr_collabedit.algebra.running_sum import RunningSum, StatisticsSum
 from flwr_collabedit.conflict_resolution import Entry
 from flwr_collabedit.errors import CheckpointError
+from flwr_collabedit.files import replacing
 from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.strategies.round_report import RoundReport
 from flwr_collabedit.strategies.server_state import ServerState
@@ -52,16 +53,15 @@ class Checkpoint:
         self, server_round: int, state: ServerState, reports: list[RoundReport]
     ) -> None:
         """Write the state after a round; a reader sees the whole of it or none."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        draft = self.folder / f"{_REPORTS}.draft"
-        draft.write_text(json.dumps([r.to_dict() for r in reports]), encoding="utf-8")
-        draft.replace(self.folder / _REPORTS)
+        told = json.dumps([report.to_dict() for report in reports])
+        with replacing(self.folder / _REPORTS) as draft:
+            draft.write_text(told, encoding="utf-8")
         tensors, rest = _written(state)
         rest |= {"round": server_round, "identity": dict(self.identity)}
-        draft = self.folder / "checkpoint.draft"
         text = json.dumps(rest, sort_keys=True)
-        save_file(tensors, draft, metadata={_STATE: text})
-        draft.replace(self.folder / f"round-{server_round:05d}.safetensors")
+        path = self.folder / f"round-{server_round:05d}.safetensors"
+        with replacing(path) as draft:
+            save_file(tensors, draft, metadata={_STATE: text})
         if self.keep:
             for old in self._files()[: -self.keep]:
                 old.unlink()

@@ -48,6 +48,9 @@ class RoundSettings(BaseModel):
     min_edits_per_upload, few_edits
         Of every client, see `flwr_collabedit.client.EditingClient`. Clients that refuse
         are left out of a round: ``min_replies`` must allow it.
+    exchange_timeout : float
+        Seconds, above 0, for which each exchange waits for replies and each round for
+        clients to connect; then ``min_replies`` are enough.
     checkpoints : str
         ``none``, the ``last`` or ``all`` states of the server are kept in the run
         folder. FedEdit has none.
@@ -82,5 +85,6 @@ class RoundSettings(BaseModel):
     warn_norm_increase: Annotated[float, Field(gt=0)] = 0.1
     min_edits_per_upload: Annotated[int, Field(ge=1)] = 1
     few_edits: Literal["refuse", "warn"] = "refuse"
+    exchange_timeout: Annotated[float, Field(gt=0)] = 3600.0
     checkpoints: Literal["none", "last", "all"] = "last"
     resume: bool = False

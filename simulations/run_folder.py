@@ -23,7 +23,7 @@ MAY_CHANGE = {
     *("resume", "output-folder", "cache-folder", "device", "threads-per-client"),
     *("checkpoints", "pooled-reference", "evaluate-every", "evaluate-before"),
     *("health-texts", "health-samples", "generation-tokens", "reference-texts"),
-    *("warn-perplexity-increase", "warn-norm-increase"),
+    *("warn-perplexity-increase", "warn-norm-increase", "exchange-timeout"),
 }
 """Settings of what is reported or where; all others decide on the weights."""
 

@@ -52,7 +52,9 @@ def main(grid: Grid, context: Context) -> None:
         folder.append_round(report.to_dict())
 
     strategy = make_strategy(settings, model, memit, contexts, moments, on_round)
-    result = strategy.start(grid, num_rounds=settings.num_rounds)
+    # Flower's own loop sends the evaluations.
+    rounds, wait_s = settings.num_rounds, settings.exchange_timeout
+    result = strategy.start(grid, num_rounds=rounds, timeout=wait_s)
     deltas: dict[str, Tensor] = {}
     if result.arrays:  # clients with personal models leave none
         deltas = read_deltas(result.arrays, model)

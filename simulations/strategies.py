@@ -69,6 +69,7 @@ def make_strategy(
         "min_available_nodes": settings.num_clients,
         "min_replies": settings.min_replies or None,
         "fraction_train": settings.fraction_train,
+        "exchange_timeout_s": settings.exchange_timeout,
         "seed": settings.seed,
         "evaluate_every": settings.evaluate_every,
         "evaluate_before": settings.evaluate_before,

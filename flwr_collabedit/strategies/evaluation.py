@@ -1,6 +1,6 @@
 """What clients' evaluations say."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from logging import WARNING
 
 from flwr.app import Message
@@ -14,9 +14,14 @@ from flwr_collabedit.messages.replies import read_metric_sums
 
 
 def read_evaluations(
-    replies: Iterable[Message], instruction: Instruction, min_replies: int
+    replies: Iterable[Message],
+    instruction: Instruction,
+    min_replies: int,
+    asked: Sequence[int] = (),
 ) -> tuple[dict[int, MetricSums], dict[str, str]]:
     """Return every client node's sums, and the nodes left out with reasons.
+
+    Nodes that were ``asked`` and have not replied are left out, too.
 
     Raises
     ------
@@ -29,9 +34,12 @@ def read_evaluations(
         try:
             by_node[reply.metadata.src_node_id] = _read(reply, instruction)
         except PayloadError as error:
-            node = str(reply.metadata.src_node_id)
-            dropped[node] = f"evaluation: {error}"
-            log(WARNING, "Evaluation: left out client node %s: %s", node, error)
+            dropped[str(reply.metadata.src_node_id)] = f"evaluation: {error}"
+    for node in map(str, asked):
+        if int(node) not in by_node:
+            dropped.setdefault(node, "evaluation: no reply in time")
+    for node, why in dropped.items():
+        log(WARNING, "Evaluation: left out client node %s: %s", node, why)
     if len(by_node) < min_replies:
         raise AggregationError(
             f"Evaluation of round {instruction.server_round}: expected at least "

@@ -183,6 +183,11 @@ class Messenger:
         self.enter_left_out(outcome.dropped, report)
         return outcome.accepted
 
+    def enter_absent(self, connected: Sequence[int], report: RoundReport) -> None:
+        """Enter who has replied before and was not connected in this round."""
+        absent = set(self.names) - set(connected)
+        self.enter_left_out(dict.fromkeys(sorted(absent), "not connected"), report)
+
     def enter_left_out(self, dropped: Mapping[int, str], report: RoundReport) -> None:
         """Enter into the report which nodes were left out, and why."""
         for node, why in dropped.items():

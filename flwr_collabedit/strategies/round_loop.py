@@ -60,7 +60,8 @@ class RoundLoop(Strategy):
     keeper: RoundKeeper
     state: ServerState
     _before: ServerState
-    _num_asked = 0
+    _scoring: Sequence[int] = ()
+    _num_connected = 0
 
     @property
     @abstractmethod
@@ -166,6 +167,7 @@ class RoundLoop(Strategy):
         except Exception:
             self.state = before
             raise
+        self.messenger.enter_absent(nodes, report)
         for line in report.client_lines():
             log(INFO, line)
         self.keeper.reports.append(report)
@@ -192,7 +194,7 @@ class RoundLoop(Strategy):
         self.messenger.config = dict(config)
         nodes = self._wait(grid)
         instruction = self.evaluation_instruction(server_round)
-        self._num_asked = len(nodes)
+        self._scoring = nodes
         return self.messenger.messages(
             nodes, instruction, self.state, MessageType.EVALUATE
         )
@@ -205,11 +207,14 @@ class RoundLoop(Strategy):
             return None
         report = self.keeper.report(server_round)
         if not self.keeper.has(server_round):
-            needed = self.options.min_replies or self._num_asked
+            needed = self.options.min_replies or len(self._scoring)
             instruction = self.evaluation_instruction(server_round)
-            by_node, dropped = read_evaluations(replies, instruction, needed)
+            by_node, dropped = read_evaluations(
+                replies, instruction, needed, self._scoring
+            )
             self.set_evaluation(report, by_node)
-            report.dropped |= dropped
+            # Why a client's edits are not in the round says more.
+            report.dropped = dropped | report.dropped
             if self.keeper.is_refused(report):
                 names = list(self.messenger.names.values())
                 self.state = self._before.without_round(names, server_round)
@@ -218,9 +223,16 @@ class RoundLoop(Strategy):
 
     def _wait(self, grid: Grid) -> list[int]:
         options = self.options
-        return wait_for_nodes(
-            grid, options.min_available_nodes, options.exchange_timeout_s
+        most = options.min_available_nodes
+        nodes = wait_for_nodes(
+            grid,
+            self._num_connected or most,
+            options.exchange_timeout_s,
+            needed=options.min_replies,
         )
+        # Who was waited for in vain is not waited for again.
+        self._num_connected = min(most, len(nodes))
+        return nodes
 
     def _begin(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord

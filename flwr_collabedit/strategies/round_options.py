@@ -17,7 +17,9 @@ class RoundOptions:
     wire_dtype : {"float32", "float64"}
         Of all arrays in messages, both ways.
     min_available_nodes : int
-        Connected clients to wait for before each round.
+        Connected clients to wait for before each round, ``exchange_timeout_s`` at most.
+        Then ``min_replies`` are enough; a client that was waited for in vain is not
+        waited for again, but asked when it is back.
     min_replies : int or None
         Valid replies that each exchange needs; ``None`` asks for all that were asked.
     fraction_train : float
@@ -34,7 +36,7 @@ class RoundOptions:
         A reply may be so many times as large, an edit, as the median of the clients',
         see `flwr_collabedit.strategies.size_bound`; ``None`` takes any size.
     exchange_timeout_s : float
-        How long an exchange waits for replies.
+        How long an exchange waits for replies, and a round for clients to connect.
     evaluate : bool
         Whether clients score their own cases after every round.
     evaluate_every : int
@@ -75,6 +77,10 @@ class RoundOptions:
             raise ConfigurationError(
                 "Expected min_available_nodes and min_replies of at least 1, found "
                 f"{self.min_available_nodes} and {self.min_replies}."
+            )
+        if not self.exchange_timeout_s > 0:
+            raise ConfigurationError(
+                f"Expected exchange_timeout_s above 0, found {self.exchange_timeout_s}."
             )
         if self.size_factor is not None and self.size_factor <= 1:
             raise ConfigurationError(

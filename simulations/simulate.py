@@ -62,6 +62,7 @@ def simulate(
     with terminal(as_json) as told:
         from simulations.launch import read_settings, run
         from simulations.report import report_parts
+        from simulations.run_folder import CHECKPOINTS
 
         overrides = [*(setting or []), *(["resume = true"] if resume else [])]
         settings = read_settings(config, overrides, resume or output)
@@ -75,7 +76,13 @@ def simulate(
         )
         path = settings.folder / "summary.json"
         if not path.exists():
-            told.warn("The run did not finish; its log says why.")
+            text = "The run did not finish; its log says why."
+            if any((settings.folder / CHECKPOINTS).glob("*.safetensors")):
+                text += (
+                    " Its finished rounds are kept: the same command with --resume "
+                    f"{settings.folder} goes on after them."
+                )
+            told.warn(text)
             raise typer.Exit(ExitCode.FOUND_WRONG)
         summary = json.loads(path.read_text(encoding="utf-8"))
         told.result(

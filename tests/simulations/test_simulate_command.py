@@ -62,6 +62,26 @@ def test_an_unknown_config_or_setting_is_told_in_a_sentence(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_a_run_that_did_not_finish_says_how_to_go_on(rounds, tmp_path, monkeypatch):
+    from simulations import launch
+
+    def dies(settings, *_, **__):
+        for number in range(rounds):
+            path = settings.folder / "checkpoints" / f"round-{number}.safetensors"
+            path.parent.mkdir(parents=True)
+            path.touch()
+
+    monkeypatch.setattr(launch, "run", dies)
+
+    found = called("simulate", "demo", "--output", tmp_path / "a")
+
+    assert found.exit_code == 1
+    text = "".join(found.output.split())  # the terminal folds it
+    assert "didnotfinish" in text
+    assert (f"--resume{tmp_path / 'a'}" in text) == (rounds > 0)
+
+
 def test_the_flower_app_has_every_setting(tmp_path):
     app_folder = write_app(tmp_path / "collabedit-run")
 

@@ -113,12 +113,14 @@ def run_exchange(
     min_replies: int,
     timeout_s: float,
     settle: Callable[[], Mapping[int, str]] = dict,
+    name_of: Callable[[int], str] = "node {}".format,
 ) -> Outcome:
     """Send the messages and hand every reply to ``accept`` as it arrives.
 
     A reply that carries an error, that ``accept`` refuses with a `PayloadError`, that
     does not arrive in time or that ``settle``, called when all have come, names with a
-    reason is left out and logged; it costs nobody else anything.
+    reason is left out and logged, under what ``name_of`` calls its node; it costs
+    nobody else anything.
 
     Raises
     ------
@@ -142,13 +144,13 @@ def run_exchange(
     outcome.dropped |= settle()
     outcome.accepted = [n for n in outcome.accepted if n not in outcome.dropped]
     for node, reason in outcome.dropped.items():
-        log(WARNING, "%s: left out client node %s: %s", label, node, reason)
+        log(WARNING, "%s: left out %s: %s", label, name_of(node), reason)
     if len(outcome.accepted) < min_replies:
         raise AggregationError(
             f"{label}: expected at least {min_replies} valid replies, found "
             f"{len(outcome.accepted)}. Left out: "
-            f"{shorten(outcome.dropped.items())}. Mend these clients, or lower "
-            "min_replies to go on without them."
+            f"{shorten((name_of(n), why) for n, why in outcome.dropped.items())}. "
+            "Mend these clients, or lower min_replies to go on without them."
         )
     return outcome
 

@@ -100,6 +100,10 @@ class Messenger:
         """Return the name under which a node has replied, empty before it has."""
         return self.names.get(node, "")
 
+    def called(self, node: int) -> str:
+        """Return what a node is called in logs and reports."""
+        return self.name_of(node) or f"node {node}"
+
     def node_of(self, name: str) -> int:
         """Return the node that has replied under a name.
 
@@ -178,6 +182,7 @@ class Messenger:
             min_replies=needed,
             timeout_s=self.options.exchange_timeout_s,
             settle=lambda: {senders[name]: why for name, why in settle().items()},
+            name_of=self.called,
         )
         report.add_seconds("exchange", time.perf_counter() - started)
         self.enter_left_out(outcome.dropped, report)
@@ -192,4 +197,4 @@ class Messenger:
         """Enter into the report which nodes were left out, and why."""
         for node, why in dropped.items():
             report.dropped[str(node)] = why
-            report.note_left_out(self.name_of(node) or f"node {node}", why)
+            report.note_left_out(self.called(node), why)

@@ -5,12 +5,12 @@ import time
 import pytest
 import torch
 from federation import MODEL, Edits, client_app, strategy
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp.exception import AggregationError
 from test_evaluation import app as scoring_app
 
 from flwr_collabedit.errors import ConfigurationError
-from flwr_collabedit.messages.payloads import read_deltas
+from flwr_collabedit.messages.payloads import CONFIG, read_deltas
 from simulations.in_process import InProcessGrid
 
 CLIENTS = [[Edits.random(2, 10 * seed + r) for r in range(3)] for seed in range(3)]
@@ -131,3 +131,14 @@ def test_an_error_in_an_evaluation_keeps_its_reason():
     server.start(InProcessGrid(scoring_app(fail), 3), num_rounds=0)
 
     assert "out of memory" in server.reports[0].dropped["1002"]
+
+
+def test_who_is_missing_is_called_by_name_once_it_is_known():
+    def late(index: int, reply: Message) -> Message:
+        number = reply.content.config_records[CONFIG]["server-round"]
+        if index == 2 and number == 2:
+            raise MemoryError("out of memory")
+        return reply
+
+    with pytest.raises(AggregationError, match=r"Left out: \('client-2', 'error 2"):
+        run(grid=InProcessGrid(client_app(CLIENTS, late), 3))

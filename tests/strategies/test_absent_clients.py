@@ -136,9 +136,9 @@ def test_an_error_in_an_evaluation_keeps_its_reason():
 def test_who_is_missing_is_called_by_name_once_it_is_known():
     def late(index: int, reply: Message) -> Message:
         number = reply.content.config_records[CONFIG]["server-round"]
-        if index == 2 and number == 2:
+        if index == 2 and int(number) == 2:
             raise MemoryError("out of memory")
         return reply
 
-    with pytest.raises(AggregationError, match=r"Left out: \('client-2', 'error 2"):
+    with pytest.raises(AggregationError, match=r"Left out: \('client-2', .error 2"):
         run(grid=InProcessGrid(client_app(CLIENTS, late), 3))

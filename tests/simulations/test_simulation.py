@@ -1,6 +1,7 @@
 """Whole simulations on the embedded model: what a run leaves behind."""
 
 import json
+from typing import ClassVar
 
 import pytest
 from flwr.app import Context, RecordDict
@@ -98,6 +99,25 @@ def test_without_an_output_folder_results_go_to_the_home(tmp_path, monkeypatch):
     run_in_process(app, client_app, 2, config)
 
     assert (tmp_path / "collabedit-runs" / "run-1" / "summary.json").exists()
+
+
+def test_evaluations_wait_no_longer_than_exchanges(tmp_path):
+    from simulations.client_app import app as client_app
+    from simulations.server_app import app
+
+    class NotingGrid(InProcessGrid):
+        waits: ClassVar[set[float | None]] = set()
+
+        def send_and_receive(self, messages, *, timeout=None):
+            self.waits.add(timeout)
+            return super().send_and_receive(messages, timeout=timeout)
+
+    own = settings(tmp_path, num_rounds=1, exchange_timeout=321.0)
+    config = own.to_run_config()
+
+    app(NotingGrid(client_app, 2, config), Context(1, 1, {}, RecordDict(), config))
+
+    assert NotingGrid.waits == {321.0}
 
 
 def test_a_run_folder_never_keeps_the_summary_of_the_run_before(tmp_path):

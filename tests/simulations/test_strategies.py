@@ -37,6 +37,11 @@ def test_collab_edit_gets_its_options():
     assert found.second_moment_weight == 7.0
 
 
+def test_an_exchange_waits_as_long_as_the_settings_say():
+    assert made(exchange_timeout=7.0).options.exchange_timeout_s == 7.0
+    assert made().options.exchange_timeout_s == 3600.0
+
+
 @pytest.mark.parametrize(
     ("strategy", "name"),
     [

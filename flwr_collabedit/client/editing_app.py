@@ -12,6 +12,7 @@ from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFI
 
 from flwr_collabedit.errors import (
     ClientError,
+    ConfigurationError,
     PayloadError,
     PrivacyError,
     SecondMomentError,
@@ -27,8 +28,14 @@ from flwr_collabedit.messages.payloads import (
     to_record,
 )
 
-# Their texts name settings, files of the server's and sizes, never a fact.
-_TOLD = (PayloadError, PrivacyError, SecondMomentError, WithdrawalError)
+# Their texts name settings, files and sizes, never a fact.
+_TOLD = (
+    ConfigurationError,
+    PayloadError,
+    PrivacyError,
+    SecondMomentError,
+    WithdrawalError,
+)
 
 ClientFn = Callable[[Context], NumPyClient]
 

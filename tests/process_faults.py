@@ -53,7 +53,7 @@ SETTINGS: dict[str, Any] = {
     "health_samples": 0,
     "pooled_reference": False,
     "evaluate_before": False,
-    "exchange_timeout": 60.0,
+    "exchange_timeout": 200.0,
 }
 Missing = Mapping[int, tuple[str, ...]]
 
@@ -139,8 +139,8 @@ def simulating(own: ExperimentSettings, *options: str) -> Iterator[Command]:
 def killed(own: ExperimentSettings, named: str) -> str:
     """Simulate, kill a process after the first round, and return the exit code."""
     with simulating(own) as command:
-        if not _wait_for_first_round(own, Event()):
-            return f"no first round in {_RUN_S} s"
+        if not _wait_for_first_round(own, lambda: command.process.poll() is not None):
+            return "no first round"
         command.kill(named)
         return command.exit_code()
 
@@ -274,18 +274,19 @@ def _final_status(federation: Federation) -> str:
 
 
 def _kill_after_first_round(own: ExperimentSettings, leader: int, over: Event) -> None:
-    if _wait_for_first_round(own, over):
+    if _wait_for_first_round(own, over.is_set):
         for process in members(leader):
             os.kill(process, signal.SIGKILL)
 
 
-def _wait_for_first_round(own: ExperimentSettings, over: Event) -> bool:
+def _wait_for_first_round(own: ExperimentSettings, is_over: Callable[[], bool]) -> bool:
     """Return whether there is a first checkpoint before the run is over."""
     checkpoint = own.folder / "checkpoints" / "round-00001.safetensors"
     end = time.monotonic() + _RUN_S
     while not checkpoint.exists():
-        if over.wait(_POLL_S) or time.monotonic() > end:
+        if is_over() or time.monotonic() > end:
             return False
+        time.sleep(_POLL_S)
     return True
 
 

@@ -42,6 +42,7 @@ SUPERLINK = "flower-superlink"
 HANGS = "does not end"
 _RUN_S = 240
 _STATUS_S = 60
+_TELLING = "expected at least"
 _POLL_S = 0.05
 SETTINGS: dict[str, Any] = {
     "num_clients": 4,
@@ -179,7 +180,7 @@ def actor_killed(folder: Path) -> Row:
     own = settings(folder / "actor", min_replies=1)
     code = killed(own, ACTOR)
     if code != "0":
-        ended = _reason(own)
+        ended = _reason(_log_of(own))
         return Row("Ray actor, min-replies 1", ended, code, "", "", code == "1")
     missing = missing_of(own.folder)
     same = _same(own.folder, alone(folder / "actor-alone", own, missing))
@@ -197,7 +198,7 @@ def killed_and_resumed(folder: Path, fault: str, named: str, whole: Path) -> Row
     """Kill a process where all replies are needed, and go on with ``--resume``."""
     own = settings(folder / named.replace(":", "-"))
     code = killed(own, named)
-    ended = _reason(own)
+    ended = _reason(_log_of(own))
     is_finished = (own.folder / "summary.json").exists()
     with simulating(own, "--resume", str(own.folder)) as command:
         second = command.exit_code()
@@ -239,20 +240,22 @@ def supernode_killed(folder: Path, federation: Federation, min_replies: int) -> 
     killer.start()
     code = "0"
     try:
-        federation.flwr(
-            *("run", str(app), CONNECTION, "--stream", "--run-config", str(config)),
-            is_shown=True,
+        log = federation.flwr(
+            *("run", str(app), CONNECTION, "--stream", "--run-config", str(config))
         )
     except DeploymentError as error:
-        code = str(error).partition("ended with ")[2].partition(".")[0]
+        log = str(error)
+        code = log.partition("ended with ")[2].partition(".")[0]
     finally:
         over.set()
         killer.join()
     ended = _final_status(federation)
     missing = missing_of(deployed.folder)
     if not (deployed.folder / "summary.json").exists():
-        is_loud = ended == "finished:failed" and min_replies == 3
-        return Row(fault, ended, code, _words(missing), "", is_loud)
+        told = _reason(log)
+        is_loud = ended == "finished:failed" and "client-2" in told
+        is_good = is_loud and min_replies == 3
+        return Row(fault, f"{ended}: {told}", code, _words(missing), "", is_good)
     reference = alone(simulated.folder, simulated, missing)
     same = _same(deployed.folder, reference)
     is_good = same and missing == {2: ("client-2",)} and min_replies == 2
@@ -319,11 +322,17 @@ def _words(missing: Missing) -> str:
     return "; ".join(f"round {n}: {', '.join(who)}" for n, who in missing.items())
 
 
-def _reason(own: ExperimentSettings) -> str:
-    """Return the last error in a run's log, or its last words."""
-    lines = own.folder.with_suffix(".log").read_text(errors="replace").splitlines()
-    telling = [line for line in lines if "expected at least" in line]
-    return (telling or [line for line in lines if line.strip()])[-1].strip()[-160:]
+def _log_of(own: ExperimentSettings) -> str:
+    return own.folder.with_suffix(".log").read_text(errors="replace")
+
+
+def _reason(log: str) -> str:
+    """Return why the strategy has ended a run, or else the log's last words."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    telling = [line for line in lines if _TELLING in line]
+    if not telling:
+        return lines[-1].partition(" Its finished")[0]
+    return _TELLING + telling[-1].partition(_TELLING)[2].partition(". Mend")[0][:200]
 
 
 def cases(folder: Path) -> dict[str, Callable[[], Row]]:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from process_faults import ACTOR, Command, cases
+from process_faults import ACTOR, Command, _reason, cases
 
 from simulations.sessions import end_session, members
 
@@ -66,3 +66,12 @@ def test_the_exit_code_of_a_killed_run_is_its_signals(runs):
     runs[0].process.kill()
 
     assert runs[0].exit_code() == str(-signal.SIGKILL)
+
+
+def test_a_logs_reason_is_the_strategys_or_its_last_words():
+    told = (
+        "Round 2, a: expected at least 3 valid replies, found 2. Left out: ('b', 'c')"
+    )
+
+    assert _reason(f"x\n{told}. Mend these clients\nlast\n") == told[12:]
+    assert _reason("x\n\nIt ended. Its finished rounds are kept\n \n") == "It ended."

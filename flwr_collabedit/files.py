@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from flwr_collabedit.errors import ConfigurationError, DiskSpaceError
 
@@ -53,13 +54,36 @@ def check_new_folder(path: Path) -> None:
     Raises
     ------
     ConfigurationError
-        If there is something at ``path`` already, other than an empty folder.
+        If there is something at ``path`` already, other than an empty folder, or it
+        cannot be written.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigurationError(
             f"Expected no file and no folder with content at '{path}', found one. "
             "Choose another name, or remove it."
         )
+    check_writable(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise unless files can be written to a folder; it may still have to be made.
+
+    Ask before long work whose result is to go there. Nothing is left behind.
+
+    Raises
+    ------
+    ConfigurationError
+        If they cannot, or there is a file of that name or above it.
+    """
+    nearest = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    try:
+        with TemporaryDirectory(prefix=".draft-", dir=nearest):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"Expected an output folder that can be written to, found '{folder}': "
+            f"{error.strerror}. Choose another one."
+        ) from None
 
 
 def check_space(folder: Path, num_bytes: int) -> None:

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flwr_collabedit.evaluation.report import render_markdown
-from flwr_collabedit.files import replacing
+from flwr_collabedit.files import check_writable, replacing
 from simulations.comparison import Comparison, compare
 from simulations.comparison_figures import Picture, pictures
 from simulations.comparison_tables import NOTE, Table, tables
 from simulations.comparison_words import orders, sentences
 from simulations.finished_runs import home_of, read_runs
-from simulations.sweep import check_writable
 
 FIGURES = "report_figures"
 TITLE = "Comparison of edits"

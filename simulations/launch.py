@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from flwr_collabedit.errors import ConfigurationError, nearest
+from flwr_collabedit.files import check_writable
 from simulations.engines import Engine
 from simulations.flower_app import to_toml, write_app
 from simulations.settings import ExperimentSettings
@@ -100,7 +101,7 @@ def run(
     Raises
     ------
     ConfigurationError
-        If the settings are a deployment's.
+        If the settings are a deployment's, or the folder cannot be written to.
     """
     if settings.is_deployment:
         raise ConfigurationError(
@@ -108,6 +109,7 @@ def run(
             "which leaves them to SuperNodes. Start it with `flwr run`, see "
             "docs/deployment.md."
         )
+    check_writable(settings.folder)
     settings.folder.mkdir(parents=True, exist_ok=True)
     (settings.folder / "summary.json").unlink(missing_ok=True)
     if engine is Engine.IN_PROCESS:

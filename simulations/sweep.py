@@ -1,7 +1,6 @@
 """A sweep: every cell of a grid is a simulation; what is finished stays finished."""
 
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.files import check_writable
 from simulations.cell_process import (
     SUMMARY,
     RunFunction,
@@ -66,6 +65,7 @@ def sweep(
     """
     cells = read_sweep(file, output)
     check_writable(output)
+    output.mkdir(parents=True, exist_ok=True)
     console = console or Console()
     progress = Progress(cells, console)
     at_once = jobs if engine is Engine.IN_PROCESS else 1
@@ -129,20 +129,6 @@ def is_finished(cell: Cell) -> bool:
         return False
     found = json.loads(path.read_text(encoding="utf-8"))["settings"]
     return same_experiment(found, cell.settings.to_run_config())
-
-
-def check_writable(folder: Path) -> None:
-    """Make a folder; raise ConfigurationError if it cannot be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.draft"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigurationError(
-            f"Expected an output folder that can be written to, found '{folder}': "
-            f"{error.strerror}. Choose another one with --out."
-        ) from None
 
 
 def _unfinished(cells: list[Cell], notify: Listener) -> Iterator[Cell]:

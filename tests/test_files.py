@@ -1,9 +1,10 @@
+import os
 import shutil
 
 import pytest
 
 from flwr_collabedit.errors import ConfigurationError, DiskSpaceError
-from flwr_collabedit.files import check_space, new_folder, replacing
+from flwr_collabedit.files import check_space, check_writable, new_folder, replacing
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -50,6 +51,27 @@ def test_a_folder_with_content_is_not_replaced(tmp_path):
         raise AssertionError("the block must not run")
 
     assert (tmp_path / "out" / "mine").read_text() == "keep"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigurationError, match="can be written to"):
+        check_writable(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["file", "file/out", "file/out/deeper"])
+def test_a_file_where_a_folder_is_to_be_is_refused(tmp_path, name):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigurationError, match="can be written to"):
+        check_writable(tmp_path / name)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_asking_for_a_folder_leaves_nothing(tmp_path):
+    check_writable(tmp_path / "new" / "out")
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def _fail_half_way(path):

@@ -93,6 +93,8 @@ def covariance(
             import_files,
             show_files,
         )
+        from flwr_collabedit.editors.second_moment_folder import default_folder
+        from flwr_collabedit.files import check_writable
 
         plan = MomentPlan(
             corpus=corpus,
@@ -108,6 +110,7 @@ def covariance(
             out=out,
         )
         plan.check(model)
+        check_writable(out or default_folder())
         lm = open_model(told, model, revision=revision, dtype=dtype, device=device)
         if plan.import_npz is None:
             made = estimate_files(told, lm, plan, revision)

@@ -126,11 +126,12 @@ def convert(
     """
     from flwr_collabedit.data.plain import to_plain
     from flwr_collabedit.errors import ConfigurationError
-    from flwr_collabedit.files import replacing
+    from flwr_collabedit.files import check_writable, replacing
 
     with terminal(as_json) as told:
         if out.suffix != ".jsonl":
             raise ConfigurationError(f"expected a name in .jsonl, found {str(out)!r}")
+        check_writable(out.parent)
         data = _read(told, source, data_format, split, limit, zsre_target)
         cases = [case for record in data.records for case in record.cases]
         with replacing(out) as draft, draft.open("w", encoding="utf-8") as lines:

@@ -22,6 +22,7 @@ from flwr_collabedit.export.edit_folder import (
     package_versions,
     save_edit,
 )
+from flwr_collabedit.files import check_writable
 from flwr_collabedit.models.fingerprint import fingerprint
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
@@ -62,6 +63,7 @@ def edit_alone(
         If something that was given cannot be used; nothing is written then.
     """
     began = time.perf_counter()
+    check_writable(folder)
     schedule, _ = check_schedule(plan.layer_schedule, None, plan.editor)
     lm = open_model(told, model, revision=revision, dtype=dtype, device=device)
     memit = hyperparameters_for(lm, plan.hyperparameters, editor=plan.editor)

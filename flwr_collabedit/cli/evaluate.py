@@ -36,7 +36,8 @@ def evaluate(
     cases_to: Annotated[
         Path | None,
         typer.Option(
-            help="JSON lines with every prompt's values, of the edited model."
+            help="JSON lines with every prompt's values, of the edited model.",
+            dir_okay=False,
         ),
     ] = None,
     chat_template: options.ChatTemplate = False,
@@ -62,9 +63,11 @@ def evaluate(
         )
         from flwr_collabedit.cli.tables import score_table
         from flwr_collabedit.export.edit_folder import is_edit
-        from flwr_collabedit.files import replacing
+        from flwr_collabedit.files import check_writable, replacing
         from flwr_collabedit.models.weights import applied_deltas
 
+        if cases_to is not None:
+            check_writable(cases_to.parent)
         if is_edit(Path(subject)):
             lm, deltas, card = open_edit(
                 told, Path(subject), dtype=dtype, device=device

@@ -22,6 +22,10 @@ from rich.text import Text
 from flwr_collabedit.errors import CollabEditError
 
 NO_SPACE = "No space left on device"
+_REFUSED = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+}
 
 
 class ExitCode(IntEnum):
@@ -144,7 +148,7 @@ def _of_the_system(error: Exception) -> tuple[ExitCode, str]:
             "another disk."
         )
         return ExitCode.EXHAUSTED, text
-    if isinstance(error, PermissionError):
+    if getattr(error, "errno", None) in _REFUSED:
         return (
             ExitCode.MISTAKE,
             f"{reason}. Choose a place where you may read or write.",

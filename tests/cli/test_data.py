@@ -117,8 +117,9 @@ def test_limit_and_format_are_passed_on(facts: Path, tokenizer: str):
         (["check", "FACTS", "--format", "plan"], "Known: 'plain'"),
         (["check", "FACTS", "--model", "no/such"], "Expected a tokenizer"),
         (["convert", "FACTS", "out.csv"], "a name in .jsonl"),
+        (["convert", "none.csv", f"{__file__}/out.jsonl"], "output folder"),
     ],
-    ids=["file", "format", "tokenizer", "name"],
+    ids=["file", "format", "tokenizer", "name", "folder"],
 )
 def test_a_mistake_is_told_in_a_sentence(facts: Path, arguments: list[str], said: str):
     result = run(*(str(facts) if a == "FACTS" else a for a in arguments))

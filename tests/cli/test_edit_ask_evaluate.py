@@ -127,6 +127,11 @@ def test_the_card_tells_no_fact_and_no_path(edit, place):
         (("edit", "embedded", "{facts}", "--hyperparameters", "gpt2-xxl"), "gpt2-xl"),
         (("edit", "embedded", "{facts}", "--layer-schedule", "local"), "federations"),
         (("edit", "embedded", "{bad}"), "collabedit data check"),
+        (("edit", "no/such-model", "{facts}", "--out", "{facts}/o"), "output folder"),
+        (
+            ("evaluate", "no/such", "{facts}", "--cases-to", "{facts}/o"),
+            "output folder",
+        ),
         (("ask", "{facts}", "The capital of France is"), "Expected an edit in"),
         (("ask", ".", "The capital of France is"), "found no delta.safetensors"),
         (("evaluate", "{nothing}", "{facts}"), "nothing"),

@@ -16,9 +16,11 @@ from flwr_collabedit.errors import ConfigurationError
         (torch.OutOfMemoryError("CUDA out of memory. More."), 3, "--dtype bfloat16"),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 3, "free some space"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "may read"),
+        (OSError(errno.EROFS, "Read-only file system", "x"), 2, "may read or write"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x"), 2, "directory"),
         (KeyboardInterrupt(), ExitCode.INTERRUPTED, "Interrupted"),
     ],
-    ids=["mistake", "memory", "disk", "permission", "ctrl-c"],
+    ids=["mistake", "memory", "disk", "permission", "read-only", "file", "ctrl-c"],
 )
 @pytest.mark.parametrize("as_json", [False, True])
 def test_what_a_user_can_mend_is_told_without_a_traceback(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
+from flwr_collabedit.errors import RequestFormatError
 from flwr_collabedit.evaluation.scoring import score_cases
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.tokens import tokenize
@@ -48,9 +49,19 @@ def answer(
     max_tokens : int
         The answer ends there at the latest, >= 1.
     top : int
-        How many first tokens to name.
+        How many first tokens to name; all, if the model has fewer.
+
+    Raises
+    ------
+    RequestFormatError
+        If the prompt has no tokens, or leaves no room for an answer.
     """
     ids = list(tokenize(lm.tokenizer, prompt).input_ids)
+    if not 0 < len(ids) < lm.max_length:
+        raise RequestFormatError(
+            f"Expected a prompt of 1 to {lm.max_length - 1} tokens, found {len(ids)}. "
+            "Ask something else, or in fewer words."
+        )
     start, log_probability = len(ids), 0.0
     first: tuple[tuple[str, float], ...] = ()
     for _ in range(min(max_tokens, lm.max_length - start)):
@@ -60,7 +71,7 @@ def answer(
         ).last_hidden_state  # (1, position, d_model)
         logs = lm.logits(hidden[0, -1]).double().log_softmax(0)  # (vocab,)
         if not first:
-            best = logs.topk(top)
+            best = logs.topk(min(top, len(logs)))
             first = tuple(
                 (_written(lm, ids, [int(token)]).strip(), math.exp(float(value)))
                 for token, value in zip(best.indices, best.values, strict=True)
@@ -81,7 +92,15 @@ def answer(
 def target_probabilities(
     lm: LanguageModel, prompt: str, targets: Sequence[str]
 ) -> dict[str, float]:
-    """Return the probability of each target's tokens, all of them, after the prompt."""
+    """Return the probability of each target's tokens, all of them, after the prompt.
+
+    Raises
+    ------
+    RequestFormatError
+        If a target is empty, or too long for the model with its prompt.
+    """
+    if not all(target.strip() for target in targets):
+        raise RequestFormatError("Expected an answer of a word or more, found none.")
     cases = [
         EvaluationCase(
             request=EditRequest(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from pico import FAMILIES, pico_language_model
 
+from flwr_collabedit.errors import RequestFormatError
 from flwr_collabedit.evaluation.answers import answer, target_probabilities
 from flwr_collabedit.evaluation.continuation import continue_greedily
 from flwr_collabedit.models.loading import load_language_model
@@ -26,6 +27,26 @@ def test_the_embedded_model_knows_a_capital(embedded):
     assert found.probability == pytest.approx(
         target_probabilities(embedded, PROMPT, ["Paris"])["Paris"], rel=1e-4
     )
+
+
+@pytest.mark.parametrize("prompt", ["", "word " * 600])
+def test_a_prompt_that_cannot_be_answered_is_refused(embedded, prompt):
+    with pytest.raises(RequestFormatError, match=r"prompt of 1 to \d+ tokens"):
+        answer(embedded, prompt)
+
+
+def test_an_empty_target_is_refused(embedded):
+    with pytest.raises(RequestFormatError, match="a word or more"):
+        target_probabilities(embedded, PROMPT, ["Rome", " "])
+
+
+def test_no_more_first_tokens_are_named_than_there_are():
+    lm = pico_language_model("gpt2")
+
+    found = answer(lm, PROMPT, max_tokens=1, top=10**6)
+
+    size = lm.logits(torch.zeros(lm.model.config.hidden_size)).numel()
+    assert 1 < len(found.next_tokens) <= size
 
 
 @pytest.mark.parametrize("family", FAMILIES)

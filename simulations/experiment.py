@@ -145,7 +145,7 @@ def health_texts(settings: ExperimentSettings) -> HealthTexts:
         texts = embedded_held_out_texts(count, exclude=edited)
         prompts = embedded_neutral_prompts(count, exclude=edited)
         return HealthTexts(tuple(texts), tuple(prompts))
-    found = tuple(islice((text for text in load_texts(name) if text.strip()), count))
+    found = tuple(islice(load_texts(name), count))
     words = [text.split() for text in found]
     halves = [" ".join(some[: max(1, len(some) // 2)]) for some in words]
     return HealthTexts(found, tuple(halves))

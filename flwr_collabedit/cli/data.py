@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from flwr_collabedit.cli.options import AsJson, DataFormat, Revision
+from flwr_collabedit.cli.options import AsJson, DataFormat, Limit, Revision
 from flwr_collabedit.cli.terminal import ExitCode, Terminal, terminal
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ Source = Annotated[
     ),
 ]
 Split = Annotated[str, typer.Option(help="Of a hub data set that has several.")]
-Limit = Annotated[
-    int, typer.Option(min=0, help="Read the first records only; 0 reads all.")
-]
 ZsreTarget = Annotated[
     str,
     typer.Option(help="'answers' or 'alt': what zsRE records edit towards."),
@@ -49,7 +46,7 @@ def check(
     revision: Revision = "",
     data_format: DataFormat = "",
     split: Split = "",
-    limit: Limit = 0,
+    limit: Limit = None,
     zsre_target: ZsreTarget = "answers",
     as_json: AsJson = False,
 ) -> None:
@@ -113,7 +110,7 @@ def convert(
     out: Annotated[Path, typer.Argument(help="A .jsonl file.", show_default=False)],
     data_format: DataFormat = "",
     split: Split = "",
-    limit: Limit = 0,
+    limit: Limit = None,
     zsre_target: ZsreTarget = "answers",
     as_json: AsJson = False,
 ) -> None:
@@ -153,7 +150,7 @@ def _read(
     source: str,
     data_format: str,
     split: str,
-    limit: int,
+    limit: int | None,
     zsre_target: str,
 ) -> "DataSet":
     from flwr_collabedit.data.reading import read_data_set
@@ -162,7 +159,7 @@ def _read(
         source,
         data_format=data_format,
         split=split or None,
-        limit=limit or None,
+        limit=limit,
         zsre_target=zsre_target,  # type: ignore[arg-type]  # checked there
     )
     if data.is_guessed:

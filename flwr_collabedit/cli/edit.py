@@ -25,9 +25,7 @@ def edit(
         Path | None, typer.Option(help="Folder of the edit; runs/edit-TIME by default.")
     ] = None,
     data_format: options.DataFormat = "",
-    limit: Annotated[
-        int | None, typer.Option(help="Take the first records only.", min=1)
-    ] = None,
+    limit: options.Limit = None,
     editor: Annotated[Editor, typer.Option(help="What finds the targets.")] = "memit",
     hyperparameters: options.Hyperparameters = "",
     covariance: options.CovarianceFolder = None,

@@ -27,9 +27,7 @@ def evaluate(
         ),
     ],
     data_format: options.DataFormat = "",
-    limit: Annotated[
-        int | None, typer.Option(help="Take the first records only.", min=1)
-    ] = None,
+    limit: options.Limit = None,
     base: Annotated[
         bool, typer.Option(help="Score the model before the edit, too.")
     ] = True,

@@ -58,6 +58,7 @@ CovarianceFolder = Annotated[
         help="Folder of second moments; that of `collabedit covariance` by default.",
     ),
 ]
+Limit = Annotated[int | None, typer.Option(help="Take the first records only.", min=1)]
 DataFormat = Annotated[
     str, typer.Option("--format", help="Layout of the records; guessed if empty.")
 ]

@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP) ## Install the package and its tools into .venv
 
 demo: $(STAMP) ## Federated editing of the embedded model, with a report
-	$(BIN)/collabedit simulate demo --output runs/demo
+	$(BIN)/collabedit simulate demo --out runs/demo
 
 deployment-demo: $(STAMP) ## SuperLink and SuperNodes with TLS, against the simulation
 	$(BIN)/python -m deployment.demo

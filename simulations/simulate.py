@@ -9,6 +9,7 @@ import typer
 
 from flwr_collabedit.cli import options
 from flwr_collabedit.cli.terminal import ExitCode, terminal
+from flwr_collabedit.errors import ConfigurationError
 from simulations.engines import Engine
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -24,7 +25,10 @@ def simulate(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option(help="Run folder; made under runs/ by default.")
+        Path | None,
+        typer.Option(
+            "--out", "--output", help="Run folder; runs/CONFIG-TIME by default."
+        ),
     ] = None,
     setting: Annotated[
         list[str] | None,
@@ -52,7 +56,7 @@ def simulate(
 
         collabedit simulate demo
 
-        collabedit simulate my.toml --set 'num-clients = 4' --output runs/four
+        collabedit simulate my.toml --set 'num-clients = 4' --out runs/four
 
         collabedit simulate demo --resume runs/four
 
@@ -64,6 +68,11 @@ def simulate(
         from simulations.report import report_parts
         from simulations.run_folder import CHECKPOINTS
 
+        if resume is not None and not (resume / "settings.json").is_file():
+            raise ConfigurationError(
+                f"Expected the folder of an interrupted run at '{resume}', found no "
+                "settings.json. Start a new run there with --out."
+            )
         overrides = [*(setting or []), *(["resume = true"] if resume else [])]
         settings = read_settings(config, overrides, resume or output)
         # Flower's processes write their log to standard output.

@@ -62,6 +62,14 @@ def test_an_unknown_config_or_setting_is_told_in_a_sentence(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+def test_there_must_be_a_run_to_go_on_with(tmp_path):
+    result = called("simulate", "demo", "--resume", tmp_path / "none")
+
+    assert result.exit_code == 2
+    assert "folder of an interrupted run" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("rounds", [0, 1])
 def test_a_run_that_did_not_finish_says_how_to_go_on(rounds, tmp_path, monkeypatch):
     from simulations import launch

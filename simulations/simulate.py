@@ -26,9 +26,7 @@ def simulate(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "--output", help="Run folder; runs/CONFIG-TIME by default."
-        ),
+        typer.Option("--out", help="Run folder; runs/CONFIG-TIME by default."),
     ] = None,
     setting: Annotated[
         list[str] | None,

@@ -24,7 +24,7 @@ def called(*arguments: object):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "small"
-    result = called("simulate", "demo", "--output", folder, *SMALL)
+    result = called("simulate", "demo", "--out", folder, *SMALL)
     assert result.exit_code == 0, result.output
     assert "Scores over all edits" in result.stdout
     return folder
@@ -51,9 +51,9 @@ def test_a_runs_edit_can_be_exported(run, tmp_path, form, file):
 
 
 def test_an_unknown_config_or_setting_is_told_in_a_sentence(tmp_path):
-    unknown = called("simulate", "demmo", "--output", tmp_path / "a")
+    unknown = called("simulate", "demmo", "--out", tmp_path / "a")
     wrong = called(
-        "simulate", "demo", "--output", tmp_path / "a", "--set", "num-cliets = 2"
+        "simulate", "demo", "--out", tmp_path / "a", "--set", "num-cliets = 2"
     )
 
     assert (unknown.exit_code, wrong.exit_code) == (2, 2)
@@ -82,7 +82,7 @@ def test_a_run_that_did_not_finish_says_how_to_go_on(rounds, tmp_path, monkeypat
 
     monkeypatch.setattr(launch, "run", dies)
 
-    found = called("simulate", "demo", "--output", tmp_path / "a")
+    found = called("simulate", "demo", "--out", tmp_path / "a")
 
     assert found.exit_code == 1
     text = "".join(found.output.split())  # the terminal folds it

@@ -211,7 +211,7 @@ def killed_and_resumed(folder: Path, fault: str, named: str, whole: Path) -> Row
         "",
         f"an uninterrupted run's file: {same}",
         # A server that nobody asks any more may have been done already.
-        same and code == ("0" if is_finished else "1"),
+        second == "0" and same and code == ("0" if is_finished else "1"),
     )
 
 

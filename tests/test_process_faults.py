@@ -34,9 +34,14 @@ def runs(tmp_path):
 
 
 def actors(run: Command) -> list[int]:
-    found = members(run.process.pid)
-    lines = {p: Path(f"/proc/{p}/cmdline").read_text() for p in found}
-    return [p for p, line in lines.items() if line.startswith(ACTOR)]
+    return [p for p in members(run.process.pid) if _line(p).startswith(ACTOR)]
+
+
+def _line(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
+    except OSError:  # it has just ended
+        return ""
 
 
 def wait_until(condition) -> None:

@@ -6,6 +6,7 @@ looks at: free ports, a Flower home of its own, no environment made for every ru
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sysconfig
@@ -23,8 +24,21 @@ _START_S = 120
 
 
 def script(name: str) -> str:
-    """Return the path of a command installed beside this Python."""
-    return str(Path(sysconfig.get_path("scripts")) / name)
+    """Return the path of a command of Flower's: beside this Python, or on the PATH.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is in neither.
+    """
+    beside = Path(sysconfig.get_path("scripts")) / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise ConfigurationError(
+            f"Expected Flower's command {name!r} at '{beside}' or on the PATH, found "
+            "none. Install 'flwr[simulation]' into this Python's environment."
+        )
+    return found
 
 
 def flower_environment(home: Path) -> dict[str, str]:

@@ -6,9 +6,11 @@ import tomllib
 import pytest
 from typer.testing import CliRunner
 
+from flwr_collabedit.errors import ConfigurationError
 from simulations.cli import app
 from simulations.flower_app import write_app
 from simulations.settings import ExperimentSettings
+from simulations.superlink import script
 
 SMALL = (
     *("--engine", "in-process", "--set", "num-clients = 2", "--set", "num-rounds = 1"),
@@ -88,6 +90,16 @@ def test_a_run_that_did_not_finish_says_how_to_go_on(rounds, tmp_path, monkeypat
     text = "".join(found.output.split())  # the terminal folds it
     assert "didnotfinish" in text
     assert (f"--resume{tmp_path / 'a'}" in text) == (rounds > 0)
+
+
+def test_flowers_commands_are_found_on_the_path_too(tmp_path, monkeypatch):
+    command = tmp_path / "flower-of-elsewhere"
+    command.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert script("flower-of-elsewhere") == str(command)
+    with pytest.raises(ConfigurationError, match="Install"):
+        script("flower-of-nowhere")
 
 
 def test_the_flower_app_has_every_setting(tmp_path):

@@ -77,14 +77,14 @@ def sweep_command(
 ) -> None:
     """Run every simulation of a grid that is not finished yet.
 
-    Results, one row a cell, go to results.csv and results.parquet. A failed cell leaves
-    error.txt and run.log in its folder and does not stop the others; finished cells are
-    kept, and the same command goes on.
+    Results, one row a cell, go to results.csv and results.parquet. A failed cell
+    leaves error.txt and run.log in its folder and does not stop the others;
+    finished cells are kept, and the same command goes on.
 
         collabedit sweep simulations/sweeps/merging_methods.toml
 
-    Exit code: 0 if every cell is finished, 1 if one failed, 2 if the file or folder is
-    wrong, 130 after Ctrl-C.
+    Exit code: 0 if every cell is finished, 1 if one failed, 2 if the file or
+    folder is wrong, 130 after Ctrl-C.
     """
     out = out or Path("runs") / file.stem
     with terminal(as_json) as told, _terminated_as_interrupted():
@@ -121,8 +121,8 @@ def report_command(
 ) -> None:
     """Compare finished runs of one model: report.html and report.md.
 
-    Tables give the mean and 95 % interval over seeds; plots are drawn for whatever the
-    runs vary in. The page holds its figures and needs no other file.
+    Tables give the mean and 95 % interval over seeds; plots are drawn for
+    whatever the runs vary in. The page holds its figures and needs no other file.
 
         collabedit report runs/merging_methods
     """

@@ -50,7 +50,8 @@ def simulate(
 ) -> None:
     """Simulate several parties that edit one model together, and report.
 
-    It is `flwr run` with a SuperLink of its own, on free ports, which ends with it.
+    It is `flwr run` with a SuperLink of its own, on free ports, which ends with
+    it.
 
         collabedit simulate demo
 
@@ -58,8 +59,8 @@ def simulate(
 
         collabedit simulate demo --resume runs/four
 
-    The run folder then serves `collabedit ask`, `evaluate`, `export` and `report`.
-    Exit code: 0 if the run finished, 1 if not, 2 if a setting is wrong.
+    The run folder then serves `collabedit ask`, `evaluate`, `export` and
+    `report`. Exit code: 0 if the run finished, 1 if not, 2 if a setting is wrong.
     """
     with terminal(as_json) as told:
         from simulations.launch import read_settings, run

@@ -28,8 +28,8 @@ def ask(
 ) -> None:
     """Compare the answers of the base model and the edited one.
 
-    Each answer is what the model writes greedily up to the end of the sentence, with
-    the probability of all its tokens.
+    Each answer is what the model writes greedily up to the end of the sentence,
+    with the probability of all its tokens.
 
         collabedit ask runs/mine "The capital of France is" --answer Paris
     """

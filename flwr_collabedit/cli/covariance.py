@@ -75,15 +75,16 @@ def covariance(
 ) -> None:
     """Estimate the second moments (covariance) of a model's keys from text.
 
-    Once for a model and its layers, before it is edited. Everybody who edits together
-    needs the very same files: one party makes them, all compare the SHA-256.
+    Once for a model and its layers, before it is edited. Everybody who edits
+    together needs the very same files: one party makes them, all compare the
+    SHA-256.
 
         collabedit covariance gpt2-xl --corpus wikitext:wikitext-103-v1 --small 10
 
         collabedit covariance gpt2-xl --import-npz stats/gpt2-xl/wikipedia_stats
 
-    An interrupted command goes on where it stopped. Layers that have their file are not
-    read again.
+    An interrupted command goes on where it stopped. Layers that have their file
+    are not read again.
     """
     with terminal(as_json) as told:
         from flwr_collabedit.cli.inputs import open_model

@@ -52,10 +52,10 @@ def check(
 ) -> None:
     """Say which records will not work with a model's tokenizer, and why.
 
-    All problems are found in one go. Ends with 1 if a record cannot be used, with 0 if
-    all can, warnings or not.
+    All problems are found in one go. Ends with 1 if a record cannot be used, with
+    0 if all can, warnings or not.
 
-    Example: collabedit data check facts.csv --model openai-community/gpt2-xl
+        collabedit data check facts.csv --model openai-community/gpt2-xl
     """
     from flwr_collabedit.cli.record_findings import (
         find_problems,
@@ -79,7 +79,9 @@ def check(
 def formats(as_json: AsJson = False) -> None:
     """List the formats of records, and the data sets that have a short name.
 
-    Example: collabedit data formats
+    A format is guessed from the records unless --format names it.
+
+        collabedit data formats
     """
     from flwr_collabedit.cli.record_findings import plain_table
     from flwr_collabedit.data.formats import FORMATS, KNOWN_SOURCES
@@ -116,10 +118,10 @@ def convert(
 ) -> None:
     """Write the records that can be read in the plain form, one JSON object a line.
 
-    Questions that the plain form has no field for are left out. Ends with 1 if a record
-    could not be read.
+    Questions that the plain form has no field for are left out. Ends with 1 if a
+    record could not be read.
 
-    Example: collabedit data convert zsre_mend_eval.json facts.jsonl
+        collabedit data convert zsre_mend_eval.json facts.jsonl
     """
     from flwr_collabedit.data.plain import to_plain
     from flwr_collabedit.errors import ConfigurationError

@@ -57,14 +57,14 @@ def locate(
 ) -> None:
     """Find the layers to edit in a model that has no published ones.
 
-    Noise on the subject makes the model forget the answer; states of the undisturbed
-    model are put back one by one. Layers whose MLPs carry the answer from the subject's
-    last token are chosen. Writes trace.png, trace.json and edit.json, which
-    `collabedit edit --hyperparameters` reads.
+    Noise on the subject makes the model forget the answer; states of the
+    undisturbed model are put back one by one. Layers whose MLPs carry the answer
+    from the subject's last token are chosen. Writes trace.png, trace.json and
+    edit.json, which `collabedit edit --hyperparameters` reads.
 
         collabedit locate embedded --out runs/embedded
 
-        collabedit locate my-model --facts known_1000.json --limit 200 --dtype bfloat16
+        collabedit locate my-model --facts known_1000.json --dtype bfloat16
 
     Exit code 1 if no layer stands out: edit.json is not written then.
     """

@@ -32,6 +32,10 @@ class SecondMomentError(CollabEditError, ValueError):
     """A second moment (covariance) that belongs to another model or is unusable."""
 
 
+class NoSecondMomentError(SecondMomentError):
+    """No second moment of a model where they are looked for."""
+
+
 class MatrixError(CollabEditError, ValueError):
     """A matrix whose shape, dtype or entries are not what its name stands for."""
 

@@ -67,6 +67,11 @@ def simulate(
         from simulations.report import report_parts
         from simulations.run_folder import CHECKPOINTS
 
+        if resume is not None and output is not None:
+            raise ConfigurationError(
+                f"Expected either --out or --resume, found '{output}' and '{resume}'. "
+                "An interrupted run goes on in its own folder."
+            )
         if resume is not None and not (resume / "settings.json").is_file():
             raise ConfigurationError(
                 f"Expected the folder of an interrupted run at '{resume}', found no "

@@ -15,7 +15,7 @@ from flwr_collabedit.editors.second_moment_folder import (
     default_folder,
     find_second_moments,
 )
-from flwr_collabedit.errors import RequestFormatError, SecondMomentError
+from flwr_collabedit.errors import NoSecondMomentError, RequestFormatError
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import summarize
 from flwr_collabedit.evaluation.record_check import check_cases
@@ -103,14 +103,15 @@ def find_moments(
     Raises
     ------
     SecondMomentError
-        If there is none for this model.
+        If there is none for this model, or one is damaged.
     """
     folder = folder or default_folder()
     try:
         return find_second_moments(lm, memit.layers, folder, note=told.note)
-    except SecondMomentError:
+    except NoSecondMomentError:
         if lm.name != EMBEDDED:
             raise
+    told.note(f"No second moments in '{folder}' yet: estimating a small sample")
     with told.progress("second moments") as update:
         return estimate_second_moments(
             lm,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from rich.console import RenderableType
+from rich.text import Text
 
 from flwr_collabedit.evaluation.report import (
     SCORE_LEGEND,
@@ -27,4 +28,4 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> list[RenderableTyp
         for column in score_columns(rows)
         if any(row.get(column.key) is not None for row in rows)
     ]
-    return [render_rich("Scores", columns, rows), f"[dim]{SCORE_LEGEND}[/dim]"]
+    return [render_rich("Scores", columns, rows), Text(SCORE_LEGEND, style="dim")]

@@ -68,15 +68,19 @@ class Terminal:
         Parameters
         ----------
         value : mapping
-            For ``--json``; what JSON has no form for is told as text.
+            For ``--json``.
         *shown : renderable
-            The same for a reader. Text is markup: escape or use ``Text`` for data.
+            The same for a reader. Text is taken as it is, not as markup: it may hold a
+            path or a prompt with brackets.
         """
         if self._as_json:
-            print(json.dumps(value, indent=2, default=str))  # noqa: T201
+            print(json.dumps(value, indent=2))  # noqa: T201
             return
         for part in shown:
-            self._out.print(part, soft_wrap=isinstance(part, str | Text))
+            is_text = isinstance(part, str | Text)
+            self._out.print(
+                Text(part) if isinstance(part, str) else part, soft_wrap=is_text
+            )
 
     @contextmanager
     def progress(

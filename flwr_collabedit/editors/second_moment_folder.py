@@ -16,7 +16,7 @@ from flwr_collabedit.editors.second_moment_file import (
     load_second_moment,
     read_card,
 )
-from flwr_collabedit.errors import SecondMomentError, shorten
+from flwr_collabedit.errors import NoSecondMomentError, SecondMomentError, shorten
 from flwr_collabedit.models.fingerprint import fingerprint
 from flwr_collabedit.models.language_model import LanguageModel
 
@@ -64,8 +64,10 @@ def find_second_moments(
 
     Raises
     ------
-    SecondMomentError
+    NoSecondMomentError
         If a layer has none, or only those of other weights.
+    SecondMomentError
+        If a file of this model is damaged.
     """
     lm.check_layers(layers)
     folder, note = folder or default_folder(), note or _silent
@@ -137,7 +139,7 @@ def _lacking(
         else "none"
     )
     corpus = "embedded" if lm.name == "embedded" else "wikimedia/wikipedia:20231101.en"
-    return SecondMomentError(
+    return NoSecondMomentError(
         f"Expected second moments of layers {', '.join(map(str, layers))} of "
         f"{lm.name!r} in '{folder}', found {there}. Load the very model that they were "
         "made for, ask whoever shares this edit for their files, or make them: "

@@ -48,8 +48,10 @@ class LegacyGrid(Grid):
         group_id: str,
         ttl: float | None = None,
     ) -> Message:
-        """Return a message, as ``Message(...)`` does."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+        """Return a message of the grid."""
+        return self.grid.create_message(
+            content, message_type, dst_node_id, group_id, ttl
+        )
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the connected nodes."""

@@ -61,3 +61,10 @@ def test_a_reader_gets_the_text(capsys):
         told.result({"edits": 2}, "two edits")
 
     assert capsys.readouterr().out == "two edits\n"
+
+
+def test_brackets_are_no_markup(capsys):
+    with terminal() as told:
+        told.result({}, "runs/[red]mine[/red]")
+
+    assert capsys.readouterr().out == "runs/[red]mine[/red]\n"

@@ -35,11 +35,11 @@ from flwr_collabedit.data.loading import load_cases
 from flwr_collabedit.data.reference_texts import ReferenceTexts
 from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.data.texts import load_texts
+from flwr_collabedit.editors.chat_cases import chat_case
 from flwr_collabedit.errors import ConfigurationError, nearest
 from flwr_collabedit.evaluation.text_quality import TextQuality
 from flwr_collabedit.fact_tags import TagKey
 from flwr_collabedit.messages.edit_set import EditSet
-from flwr_collabedit.models.chat import chat_case
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.loading import load_language_model
 

@@ -24,6 +24,7 @@ from flwr_collabedit.data.reference_texts import (
 )
 from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.data.texts import load_texts
+from flwr_collabedit.editors.chat_cases import chat_case
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates, generate_contexts
 from flwr_collabedit.editors.covariance import estimate_second_moments
@@ -31,7 +32,6 @@ from flwr_collabedit.editors.hyperparameters import hyperparameters_for
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.evaluation.text_quality import TextQuality
 from flwr_collabedit.messages.edit_set import EditSet
-from flwr_collabedit.models.chat import chat_case
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.progress import ProgressLog
 from simulations.clusters import prompt_clusters

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "edited_model": set(),
     "algebra": {"errors"},
     "data": {"errors"},
-    "models": {"errors", "edited_model", "data"},
+    "models": {"errors", "edited_model"},
     "editors": {"errors", "algebra", "data", "models", "files"},
     "evaluation": {"errors", "data", "models"},
     "locating": {"errors", "data", "models", "editors", "evaluation"},
@@ -34,7 +34,8 @@ MAY_IMPORT = {
         *("edited_model", "fact_tags", "progress", "files"),
     },
     "client_app": {
-        *("errors", "data", "models", "evaluation", "messages", "client", "fact_tags"),
+        *("errors", "data", "models", "editors", "evaluation", "messages", "client"),
+        "fact_tags",
     },
     "cli": {
         *("errors", "algebra", "data", "models", "editors", "evaluation", "files"),

@@ -9,6 +9,7 @@ from flwr_collabedit.cli.terminal import Terminal
 from flwr_collabedit.data.fact_world import embedded_corpus
 from flwr_collabedit.data.loading import load_cases
 from flwr_collabedit.data.requests import EvaluationCase
+from flwr_collabedit.editors.chat_cases import chat_case
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.covariance import estimate_second_moments
 from flwr_collabedit.editors.second_moment_folder import (
@@ -20,7 +21,6 @@ from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import summarize
 from flwr_collabedit.evaluation.record_check import check_cases
 from flwr_collabedit.export.edit_folder import EditCard, check_base, load_edit
-from flwr_collabedit.models.chat import chat_case
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.loading import load_language_model
 

@@ -14,19 +14,7 @@ the question will be asked. The KL term reads "{subject} is a" without a turn.
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from flwr_collabedit.data.requests import EvaluationCase
-from flwr_collabedit.data.rewriting import rewritten
 from flwr_collabedit.errors import ConfigurationError, RequestFormatError
-
-
-def chat_case(
-    tokenizer: PreTrainedTokenizerBase, case: EvaluationCase
-) -> EvaluationCase:
-    """Return the case with each of its prompts in the chat template.
-
-    Parameters and errors as `chat_prompt` has them; targets and answers stay.
-    """
-    return rewritten(case, lambda prompt: chat_prompt(tokenizer, prompt))
 
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:

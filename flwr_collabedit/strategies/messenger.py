@@ -125,15 +125,12 @@ class Messenger:
         accept: Callable[[Message], None],
         asked: AbstractSet[int],
         senders: dict[str, int],
-        report: RoundReport,
     ) -> Callable[[Message], None]:
         """Return ``accept`` for one exchange, with senders' names checked and learned.
 
         It raises a `PayloadError` where a reply has no name or another client's, and
-        enters every name's node into ``senders``, and its bytes and seconds into the
-        report.
+        enters every name's node into ``senders``.
         """
-        began = time.perf_counter()
 
         def accept_named(reply: Message) -> None:
             node, sender = reply.metadata.src_node_id, sender_of(reply)
@@ -141,9 +138,6 @@ class Messenger:
             if senders.setdefault(sender, node) != node or owners & (asked - {node}):
                 raise PayloadError(f"Another client has the name {sender!r} already.")
             accept(reply)
-            arrays = reply.content.array_records.get(ARRAYS)
-            size = 0 if arrays is None else record_bytes(arrays)
-            report.note_reply(sender, size, time.perf_counter() - began)
             # A client that has connected anew has another node id than before.
             others = {n: known for n, known in self.names.items() if known != sender}
             self.names = {**others, node: sender}
@@ -174,10 +168,17 @@ class Messenger:
         senders: dict[str, int] = {}
         asked = {message.metadata.dst_node_id for message in messages}
         started = time.perf_counter()
+
+        def noted(reply: Message) -> None:
+            accept(reply)
+            arrays = reply.content.array_records.get(ARRAYS)
+            size = 0 if arrays is None else record_bytes(arrays)
+            report.note_reply(sender_of(reply), size, time.perf_counter() - started)
+
         outcome = run_exchange(
             grid,
             messages,
-            self.naming(accept, asked, senders, report),
+            self.naming(noted, asked, senders),
             label=f"Round {report.server_round}, {what}",
             min_replies=needed,
             timeout_s=self.options.exchange_timeout_s,

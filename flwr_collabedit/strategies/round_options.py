@@ -34,7 +34,8 @@ class RoundOptions:
         Bound on the edits that one reply may stand for.
     size_factor : float or None
         A reply may be so many times as large, an edit, as the median of the clients',
-        see `flwr_collabedit.strategies.size_bound`; ``None`` takes any size.
+        see `flwr_collabedit.strategies.size_bound`; ``None`` takes any size. Under
+        secure aggregation, where no single reply is seen, there is no such bound.
     exchange_timeout_s : float
         How long an exchange waits for replies, and a round for clients to connect.
     evaluate : bool

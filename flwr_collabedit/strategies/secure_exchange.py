@@ -50,14 +50,14 @@ class SecureOutcome:
         By node, what it says in clear; its parameters are the mean.
     dropped : dict of int to str
         Who was left out, and why.
-    upload_bytes : int
-        Of masked arrays.
+    upload_bytes : dict of int to int
+        Of masked arrays, by node.
     """
 
     mean: list[NDArray[np.generic]] = field(default_factory=list)
     replies: dict[int, FitRes] = field(default_factory=dict)
     dropped: dict[int, str] = field(default_factory=dict)
-    upload_bytes: int = 0
+    upload_bytes: dict[int, int] = field(default_factory=dict)
 
 
 def run_secure_exchange(
@@ -143,7 +143,8 @@ class _Listening:
             del missing[node]
             found = reply.content.config_records[RECORD_KEY_CONFIGS]
             masked = cast(list[bytes], found.get(Key.MASKED_PARAMETERS, []))
-            self.outcome.upload_bytes += sum(map(len, masked))
+            sent_before = self.outcome.upload_bytes.get(node, 0)
+            self.outcome.upload_bytes[node] = sent_before + sum(map(len, masked))
         self.outcome.dropped |= missing
         if missing and not is_masked:
             raise _LeftBeforeMaskingError

@@ -185,9 +185,10 @@ class SecureSummation:
             min_replies=min(options.min_replies or len(messages), len(messages)),
             timeout_s=options.exchange_timeout_s,
         )
-        report.add_seconds("exchange", time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        report.add_seconds("exchange", seconds)
         messenger.enter_left_out(outcome.dropped, report)
-        figures, num_edits = ReplyFigures(outcome.upload_bytes), 0
+        figures, num_edits = ReplyFigures(sum(outcome.upload_bytes.values())), 0
 
         def note(reply: Message) -> None:
             nonlocal figures, num_edits
@@ -195,11 +196,14 @@ class SecureSummation:
             figures += ReplyFigures.of(reply)
             report.edits_by_client[sender_of(reply)] = num_edits_of(reply)
             num_edits += num_edits_of(reply)
+            # Each took part in all stages, to the end.
+            size = outcome.upload_bytes[reply.metadata.src_node_id]
+            report.note_reply(sender_of(reply), size, seconds)
 
         shapes = {name: self.shapes[name] for name in instruction.measured}
         count = len(outcome.replies)
         by_node = {message.metadata.dst_node_id: message for message in messages}
-        accept = messenger.naming(note, set(by_node), {}, report)
+        accept = messenger.naming(note, set(by_node), {})
         try:
             for node, found in outcome.replies.items():
                 accept(_in_clear(found, by_node[node], asked, options.limits))

@@ -5,8 +5,9 @@ from pico import BOS, Kind, pico_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
+from flwr_collabedit.editors.chat_cases import chat_case
 from flwr_collabedit.errors import ConfigurationError, RequestFormatError
-from flwr_collabedit.models.chat import chat_case, chat_prompt
+from flwr_collabedit.models.chat import chat_prompt
 from flwr_collabedit.models.tokens import tokenize
 
 # After the published templates: the beginning of text in the template, a header before

@@ -9,12 +9,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flwr_collabedit.algebra.edit_statistics import EditStatistics
-from flwr_collabedit.algebra.factors import SealedFactors
-from flwr_collabedit.algebra.sizes import statistics_sizes
-from flwr_collabedit.errors import MatrixError, PayloadError, shorten
+from flwr_collabedit.errors import PayloadError, shorten
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.messages.array_reading import read_array
+from flwr_collabedit.messages.contributions import Contribution
 from flwr_collabedit.messages.instruction import Instruction
 from flwr_collabedit.messages.payloads import (
     ARRAYS,
@@ -47,7 +45,6 @@ class ReplyLimits:
 
 NO_LIMITS = ReplyLimits()
 Parts = Sequence[NDArray[np.generic]]
-Contribution = EditStatistics | SealedFactors
 T = TypeVar("T")
 
 
@@ -75,30 +72,6 @@ def read_reply(
     return _unpack_all(arrays, instruction, limits, unpack)
 
 
-def as_statistics(found: Contribution) -> EditStatistics:
-    """Return the two sums of a contribution, in float64."""
-    return found.statistics() if isinstance(found, SealedFactors) else found
-
-
-def sizes_of(found: Mapping[str, Contribution]) -> dict[str, float]:
-    """Return how large the keys of each weight and the residuals are, an edit.
-
-    Raises
-    ------
-    PayloadError
-        If a weight's two matrices cannot be of the same edits.
-    """
-    sizes = {"residuals": 0.0}
-    for name, one in found.items():
-        try:
-            keys, residuals = statistics_sizes(one)
-        except MatrixError as error:
-            raise PayloadError(f"{name}: {error}") from None
-        sizes[f"keys of {name}"] = keys
-        sizes["residuals"] = max(sizes["residuals"], residuals)
-    return sizes
-
-
 def check_same_count(reply: Message, before: Mapping[str, int]) -> None:
     """Raise unless a client stands for as many edits as before in the round.
 
@@ -113,35 +86,6 @@ def check_same_count(reply: Message, before: Mapping[str, int]) -> None:
             f"{NUM_EDITS} is {now}, but was {then} earlier in this round. Use the "
             "ClientApp of flwr_collabedit."
         )
-
-
-def to_tensors(found: Mapping[str, Contribution]) -> dict[str, Tensor]:
-    """Return a reply's statistics as tensors, under ``<parameter>/<part>``."""
-    tensors: dict[str, Tensor] = {}
-    for name, one in found.items():
-        parts = (
-            {"key_factor": one.key_factor, "residual_factor": one.residual_factor}
-            if isinstance(one, SealedFactors)
-            else {"gram": one.gram, "cross": one.cross}
-        )
-        tensors |= {f"{name}/{part}": tensor for part, tensor in parts.items()}
-    return tensors
-
-
-def from_tensors(
-    tensors: Mapping[str, Tensor], measured: Sequence[str], num_edits: int
-) -> dict[str, Contribution]:
-    """Return what :func:`to_tensors` was given."""
-    found: dict[str, Contribution] = {}
-    for name in measured:
-        if f"{name}/gram" in tensors:
-            gram, cross = tensors[f"{name}/gram"], tensors[f"{name}/cross"]
-            found[name] = EditStatistics(gram, cross, num_edits)
-        else:
-            key = tensors[f"{name}/key_factor"]
-            residual = tensors[f"{name}/residual_factor"]
-            found[name] = SealedFactors(key, residual, num_edits)
-    return found
 
 
 def read_delta_reply(

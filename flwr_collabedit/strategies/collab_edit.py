@@ -34,15 +34,14 @@ from flwr_collabedit.errors import (
     ConfigurationError,
     SecondMomentError,
 )
-from flwr_collabedit.messages.instruction import Form
-from flwr_collabedit.messages.replies import (
+from flwr_collabedit.messages.contributions import (
     as_statistics,
-    check_same_count,
     from_tensors,
-    read_reply,
     sizes_of,
     to_tensors,
 )
+from flwr_collabedit.messages.instruction import Form
+from flwr_collabedit.messages.replies import check_same_count, read_reply
 from flwr_collabedit.strategies.held_replies import HeldReplies
 from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
 from flwr_collabedit.strategies.secure_sum import SecureAggregation, SecureSummation

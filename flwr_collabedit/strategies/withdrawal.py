@@ -8,8 +8,8 @@ from flwr_collabedit.algebra.factors import SealedFactors
 from flwr_collabedit.algebra.ledger import LedgerEntry, signed_statistics
 from flwr_collabedit.algebra.matrices import is_semidefinite
 from flwr_collabedit.errors import ConfigurationError, WithdrawalError, shorten
+from flwr_collabedit.messages.contributions import Contribution, as_statistics
 from flwr_collabedit.messages.edit_set import EditSet
-from flwr_collabedit.messages.replies import Contribution, as_statistics
 from flwr_collabedit.strategies.server_state import ServerState
 
 _FORM = "'client:NAME@ROUND' or 'round:NUMBER@ROUND'"

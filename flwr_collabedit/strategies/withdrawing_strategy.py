@@ -12,10 +12,11 @@ from torch import Tensor
 from flwr_collabedit.algebra.history import EditHistory
 from flwr_collabedit.algebra.schedule import LayerSchedule, ResidualSplit
 from flwr_collabedit.errors import ConfigurationError, WithdrawalError
+from flwr_collabedit.messages.contributions import Contribution
 from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.messages.instruction import Form, Instruction, Phase
 from flwr_collabedit.messages.payloads import sender_of
-from flwr_collabedit.messages.replies import Contribution, read_reply
+from flwr_collabedit.messages.replies import read_reply
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
 from flwr_collabedit.strategies.round_report import RoundReport
 from flwr_collabedit.strategies.withdrawal import (

@@ -8,6 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.errors import PayloadError
+from flwr_collabedit.messages.contributions import as_statistics
 from flwr_collabedit.messages.instruction import Instruction
 from flwr_collabedit.messages.payloads import (
     array_keys,
@@ -19,7 +20,6 @@ from flwr_collabedit.messages.payloads import (
     to_record,
     unpack_statistics,
 )
-from flwr_collabedit.messages.replies import as_statistics
 
 KEYS = torch.tensor([[1.0, 2.0], [0.0, 2.0], [3.0, 1.0]], dtype=torch.float64)
 RESIDUALS = torch.tensor([[1.0, -1.0], [0.5, 2.0]], dtype=torch.float64)

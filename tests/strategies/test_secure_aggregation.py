@@ -216,6 +216,9 @@ def test_the_server_receives_masked_numbers_only():
             assert len(np.unique(array)) == array.size, f"client {index}"
             assert array.max() > 0.8 * 2**32 > task.quantization_range
     assert server.reports[-1].upload_bytes == sent
+    clients = server.reports[-1].clients.values()
+    assert sum(client["upload-bytes"] for client in clients) == sent
+    assert all(client["upload-bytes"] and client["seconds"] for client in clients)
     metrics = collected[0][1].content.config_records["fitres.metrics"]
     assert set(metrics) == {
         *("num-examples", "residual-square", "sender", "schema-version", "phase"),

@@ -18,6 +18,7 @@ from flwr.clientapp import ClientApp
 from rich.console import Console
 from rich.table import Table
 
+from flwr_collabedit.algebra.priors import ridge_priors
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.client_app import make_client_app
 from flwr_collabedit.data.fact_world import embedded_cases, embedded_corpus
@@ -117,8 +118,7 @@ class _Study:
     def row(self, attack: Attack, factor: float | None) -> list[str]:
         strategy = CollabEditStrategy(
             describe(self._lm, self._memit.layers),
-            self._moments,
-            self._memit.second_moment_weight,
+            ridge_priors(self._moments, self._memit.second_moment_weight),
             hyperparameters=self._memit.to_json(),
             contexts=self._contexts,
             min_available_nodes=len(self._split),

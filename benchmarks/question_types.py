@@ -35,6 +35,7 @@ from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import generate_contexts
 from flwr_collabedit.editors.covariance import estimate_second_moments
+from flwr_collabedit.editors.editor import ModelEdit
 from flwr_collabedit.editors.memit import Deltas, MemitEditor
 from flwr_collabedit.editors.targets import Targets
 from flwr_collabedit.evaluation.case_score import sums
@@ -133,7 +134,7 @@ class Study:
         deltas: Deltas = {}
         norms, targets = [], []
         for case in cases:
-            result = self.editor.edit([case.request], start=deltas)
+            result = self.editor.edit([case.request], start=ModelEdit(deltas))
             norms.append(_mean_abs_change(result.deltas, deltas))
             targets.append(result.targets)
             deltas = result.deltas

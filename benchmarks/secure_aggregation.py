@@ -23,6 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 from flwr_collabedit.algebra.fixed_point import largest_limb_bits, rounding_bound
+from flwr_collabedit.algebra.priors import ridge_priors
 from flwr_collabedit.algebra.schedule import exchange_groups
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.client_app import make_client_app
@@ -143,8 +144,7 @@ class Federation:
         count = self.num_clients - without_last
         strategy = CollabEditStrategy(
             self.model,
-            self.moments,
-            self.memit.second_moment_weight,
+            ridge_priors(self.moments, self.memit.second_moment_weight),
             hyperparameters=self.memit.to_json(),
             contexts=ContextTemplates().to_json(),
             **{

@@ -25,6 +25,7 @@ from flwr_collabedit.algebra.least_squares import (
     solve_update,
     solve_update_woodbury,
 )
+from flwr_collabedit.algebra.priors import RidgePrior
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.messages.instruction import Instruction
 from flwr_collabedit.messages.payloads import (
@@ -74,8 +75,7 @@ def serve(num_clients: int) -> dict[str, float]:
     model = EditedModel(fingerprint="benchmark", shapes={"layer": (D_VALUE, D_KEY)})
     strategy = CollabEditStrategy(
         model,
-        {"layer": torch.eye(D_KEY)},
-        1.0,
+        {"layer": RidgePrior(torch.eye(D_KEY))},
         hyperparameters="{}",
         contexts="[]",
         min_available_nodes=num_clients,

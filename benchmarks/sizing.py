@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.payload import MODELS, factor_bytes
+from flwr_collabedit.algebra.priors import RidgePrior
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.messages.instruction import Instruction
 from flwr_collabedit.messages.payloads import (
@@ -147,8 +148,7 @@ def grown(schedule: str) -> float:
     shapes = dict.fromkeys(names, (d_value, d_key))
     strategy = CollabEditStrategy(
         EditedModel(fingerprint="benchmark", shapes=shapes),
-        {name: torch.eye(d_key) for name in names},
-        1.0,
+        {name: RidgePrior(torch.eye(d_key)) for name in names},
         layer_schedule=schedule,
         hyperparameters="{}",
         contexts="[]",

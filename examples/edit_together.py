@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from flwr.app import Context
 
+from flwr_collabedit.algebra.priors import ridge_priors
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.client_app import make_client_app
 from flwr_collabedit.data.fact_world import embedded_corpus
@@ -57,8 +58,7 @@ with TemporaryDirectory() as folder:
 
     strategy = CollabEditStrategy(
         describe(lm, memit.layers),
-        moments,
-        memit.second_moment_weight,
+        ridge_priors(moments, memit.second_moment_weight),
         hyperparameters=memit.to_json(),
         contexts=generate_contexts(lm).to_json(),
     )

@@ -13,6 +13,7 @@ from flwr.app import Context
 from torch import Tensor
 
 from flwr_collabedit.algebra.history import EditHistory
+from flwr_collabedit.algebra.priors import ridge_priors
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.client_app import make_client_app
 from flwr_collabedit.data.fact_world import embedded_cases, embedded_corpus
@@ -51,8 +52,7 @@ def run(folder: Path, parties: Sequence[Rounds], *withdrawals: str) -> list[Tens
 
     strategy = CollabEditStrategy(
         model,
-        moments,
-        memit.second_moment_weight,
+        ridge_priors(moments, memit.second_moment_weight),
         layer_schedule="frozen",
         history="d4s",
         withdrawals=[Withdrawal.parse(text) for text in withdrawals],

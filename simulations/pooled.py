@@ -10,6 +10,7 @@ from flwr_collabedit.algebra.history import EditHistory
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.editors.editor import ModelEdit
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums
@@ -62,7 +63,7 @@ def edit_pooled(
     for requests in written:
         result = editor.edit(
             requests,
-            start=deltas,
+            start=ModelEdit(deltas),
             history=history,
             progress=ProgressLog("pooled: targets", len(requests)),
             **pooled_options(settings),

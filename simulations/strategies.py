@@ -9,6 +9,7 @@ from flwr_collabedit.conflict_resolution import Resolution
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.editors.methods import priors_of
 from flwr_collabedit.strategies import (
     CollabEditStrategy,
     DeclarationRules,
@@ -94,8 +95,7 @@ def make_strategy(
         case "collabedit":
             return CollabEditStrategy(
                 model,
-                second_moments,
-                memit.second_moment_weight,
+                priors_of(memit, second_moments),
                 sweeps=settings.sweeps,
                 sweep_tolerance=settings.sweep_tolerance,
                 form=settings.form,

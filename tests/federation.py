@@ -12,6 +12,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
+from flwr_collabedit.algebra.priors import ridge_priors
 from flwr_collabedit.algebra.schedule import exchange_groups, residual_share
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.messages.declaration import DECLARATION, Declaration
@@ -209,7 +210,9 @@ def strategy(num_clients: int, kind=None, **options: object) -> EditStrategy:
     }
     if kind is not None:
         return kind(MODEL, **{**common, **options})
-    return CollabEditStrategy(MODEL, second_moments(), WEIGHT, **{**common, **options})
+    return CollabEditStrategy(
+        MODEL, ridge_priors(second_moments(), WEIGHT), **{**common, **options}
+    )
 
 
 def pooled_deltas(

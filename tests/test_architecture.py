@@ -14,10 +14,11 @@ MAY_IMPORT = {
     "progress": set(),
     "files": {"errors"},
     "edited_model": set(),
-    "algebra": {"errors"},
+    "editor_names": {"errors"},
+    "algebra": {"errors", "editor_names"},
     "data": {"errors"},
     "models": {"errors", "edited_model"},
-    "editors": {"errors", "algebra", "data", "models", "files"},
+    "editors": {"editor_names", "errors", "algebra", "data", "models", "files"},
     "evaluation": {"errors", "data", "models"},
     "locating": {"errors", "data", "models", "editors", "evaluation"},
     "privacy": {"errors", "algebra", "data", "models", "editors"},
@@ -27,11 +28,11 @@ MAY_IMPORT = {
     "messages": {"errors", "algebra", "evaluation", "edited_model"},
     "strategies": {
         *("errors", "algebra", "evaluation", "edited_model", "messages"),
-        *("conflict_resolution", "files"),
+        *("conflict_resolution", "files", "editor_names"),
     },
     "client": {
         *("errors", "algebra", "data", "models", "editors", "evaluation", "messages"),
-        *("edited_model", "fact_tags", "progress", "files"),
+        *("edited_model", "fact_tags", "progress", "files", "editor_names"),
     },
     "client_app": {
         *("errors", "data", "models", "editors", "evaluation", "messages", "client"),
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     },
     "cli": {
         *("errors", "algebra", "data", "models", "editors", "evaluation", "files"),
-        *("export", "locating"),
+        *("export", "locating", "editor_names"),
     },
 }
 # Third-party packages that a part must not need.

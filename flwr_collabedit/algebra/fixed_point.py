@@ -91,16 +91,16 @@ def largest_limb_bits(num_parties: int) -> int:
     return min(31 - (num_parties - 1).bit_length(), 30)
 
 
-def key_exponents(second_moment: Tensor) -> list[int]:
-    """Return ``e`` with ``2^(e - 1) <= sqrt(C_ii) < 2^e`` for each coordinate of a key.
+def key_exponents(squares: Tensor) -> list[int]:
+    """Return ``e`` with ``2^(e - 1) <= sqrt(c_i) < 2^e`` for each coordinate of a key.
 
     Parameters
     ----------
-    second_moment : Tensor
-        ``C = lambda C0``, ``(d_key, d_key)``. Only its diagonal is read; so little is
-        public of what each coordinate of a key usually is.
+    squares : Tensor
+        ``c``, ``(d_key,)``, the diagonal of ``lambda C0``: so little is public of what
+        each coordinate of a key usually is.
     """
-    diagonal = second_moment.diagonal().double()
+    diagonal = squares.double()
     floor = float(diagonal.max()) * _SMALLEST_VARIANCE
     return [math.frexp(math.sqrt(max(c, floor)))[1] for c in diagonal.tolist()]
 

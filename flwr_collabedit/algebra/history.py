@@ -18,7 +18,7 @@ from typing import Literal, Self, get_args
 from torch import Tensor
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
-from flwr_collabedit.algebra.least_squares import solve_update
+from flwr_collabedit.algebra.priors import Prior
 from flwr_collabedit.algebra.running_sum import StatisticsSum
 from flwr_collabedit.algebra.schedule import LayerSchedule
 from flwr_collabedit.errors import ConfigurationError, nearest
@@ -61,7 +61,7 @@ class EditHistory:
         self,
         name: str,
         total: StatisticsSum,
-        prior: Tensor,
+        prior: Prior,
         share: float,
         delta: Tensor,
         written: Tensor | None,
@@ -74,8 +74,8 @@ class EditHistory:
             The layer's parameter.
         total : StatisticsSum
             The round's edits, with undivided residuals.
-        prior : Tensor
-            ``C = lambda C0``, ``(d_key, d_key)``.
+        prior : Prior
+            The layer's.
         share : float
             Of the residual, that this layer writes.
         delta : Tensor
@@ -84,12 +84,13 @@ class EditHistory:
             What of it this round has written already, in an earlier sweep.
         """
         if self.option == "d4s":
-            return solve_update(_scaled(self._with(name, total).total, share), prior)
+            total = self._with(name, total)
+            return prior.update(_scaled(total.total, share))
         if self.option == "dynamic-covariance":
-            prior = self.beta_0 * prior
+            prior = prior.scaled(self.beta_0)
             if name in self.sums:
-                prior = prior + self.beta_1 * self.sums[name].gram.total
-        return delta + solve_update(_scaled(total.total, share), prior, delta=written)
+                prior = prior.plus(self.beta_1 * self.sums[name].gram.total)
+        return delta + prior.update(_scaled(total.total, share), delta=written)
 
     def plus(self, totals: Mapping[str, StatisticsSum]) -> Self:
         """Return the history with a round's edits, by parameter."""

@@ -6,44 +6,25 @@ Editing in a Transformer", AAAI 2024 spread it by square roots. ``docs/method.md
 compares the schedules of a federated round and proximal sweeps.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+from flwr_collabedit.editor_names import EditorName
 from flwr_collabedit.errors import ConfigurationError, nearest
 
 LayerSchedule = Literal["synchronous", "frozen", "local"]
 ResidualSplit = Literal["remaining", "uniform", "square-root"]
-Editor = Literal["memit", "pmet"]
 # What an editor spreads a residual by that is measured again at every layer. Measured
 # once (``frozen``), only equal shares write the whole of it.
-_REMEASURED_SPLITS: dict[Editor, ResidualSplit] = {
+_REMEASURED_SPLITS: dict[EditorName, ResidualSplit] = {
     "memit": "remaining",
     "pmet": "square-root",
 }
 
 
-def editor_of(hyperparameters: str) -> Editor:
-    """Return the editor that a configuration's JSON names, MEMIT if it names none.
-
-    Raises
-    ------
-    ConfigurationError
-        For an unknown editor.
-    """
-    editor = json.loads(hyperparameters).get("editor", "memit")
-    if editor not in get_args(Editor):
-        raise ConfigurationError(
-            f"Unknown editor {editor!r} in the hyperparameters. "
-            f"{nearest(editor, get_args(Editor))} Install the same flwr-collabedit on "
-            "every party."
-        )
-    return editor  # type: ignore[no-any-return]  # checked above
-
-
 def check_schedule(
-    schedule: str, split: str | None, editor: Editor = "memit"
+    schedule: str, split: str | None, editor: EditorName = "memit"
 ) -> tuple[LayerSchedule, ResidualSplit]:
     """Return the schedule and its split, for ``None`` the one that the editor uses.
 

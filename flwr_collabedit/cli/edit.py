@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from flwr_collabedit.algebra.schedule import Editor, LayerSchedule
+from flwr_collabedit.algebra.schedule import LayerSchedule
 from flwr_collabedit.cli import options
 from flwr_collabedit.cli.terminal import terminal
+from flwr_collabedit.editor_names import EditorName
 
 
 def edit(
@@ -26,7 +27,7 @@ def edit(
     ] = None,
     data_format: options.DataFormat = "",
     limit: options.Limit = None,
-    editor: Annotated[Editor, typer.Option(help="What finds the targets.")] = "memit",
+    editor: Annotated[EditorName, typer.Option(help="Who writes.")] = "memit",
     hyperparameters: options.Hyperparameters = "",
     covariance: options.CovarianceFolder = None,
     sweeps: Annotated[

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from flwr_collabedit.algebra.schedule import Editor, LayerSchedule, check_schedule
+from flwr_collabedit.algebra.schedule import LayerSchedule, check_schedule
 from flwr_collabedit.cli.inputs import find_moments, open_cases, open_model, scored
 from flwr_collabedit.cli.tables import score_table
 from flwr_collabedit.cli.terminal import Terminal
 from flwr_collabedit.data.requests import EvaluationCase
+from flwr_collabedit.editor_names import EditorName
 from flwr_collabedit.editors.contexts import ContextTemplates, generate_contexts
+from flwr_collabedit.editors.editor import ModelEdit
 from flwr_collabedit.editors.hyperparameters import hyperparameters_for
 from flwr_collabedit.editors.memit import MemitEditor, MemitResult
 from flwr_collabedit.export.edit_folder import (
@@ -35,7 +37,7 @@ class EditPlan:
     facts: str
     data_format: str = ""
     limit: int | None = None
-    editor: Editor = "memit"
+    editor: EditorName = "memit"
     hyperparameters: str = ""
     covariance: Path | None = None
     sweeps: int = 1
@@ -88,7 +90,7 @@ def edit_alone(
             [case.request for case in cases],
             layer_schedule=schedule,
             sweeps=plan.sweeps,
-            start=start,
+            start=ModelEdit(start),
             progress=update,
         )
     if plan.score:

@@ -8,6 +8,7 @@ from torch import Tensor
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.editors.editor import ModelEdit
 from flwr_collabedit.editors.layer_passes import measure
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.messages.instruction import Instruction
@@ -103,7 +104,7 @@ class EditWork:
             z,
             layer_schedule="synchronous" if is_local else asked.layer_schedule,
             residual_split=asked.residual_split,
-            start=self.deltas,
+            start=ModelEdit(self.deltas),
         )
         arrays: Arrays = []
         for name in asked.measured:

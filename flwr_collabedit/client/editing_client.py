@@ -22,7 +22,7 @@ from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.keys import current_values
-from flwr_collabedit.editors.methods import read_config
+from flwr_collabedit.editors.kinds import read_config
 from flwr_collabedit.errors import PayloadError
 from flwr_collabedit.evaluation.metrics import MetricSums, prefixed
 from flwr_collabedit.evaluation.text_quality import TextQuality

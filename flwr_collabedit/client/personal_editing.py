@@ -21,6 +21,7 @@ from flwr_collabedit.client.personal_store import PersonalModel
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.editors.editor import ModelEdit
 from flwr_collabedit.editors.keys import collect_keys
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.editors.pmet_config import PmetConfig
@@ -80,7 +81,7 @@ class PersonalEditing:
         """
         contexts = ContextTemplates.from_json(self.instruction.contexts)
         editor = MemitEditor(self.lm, self.memit, contexts, self.second_moments)
-        passes = editor.write(requests, targets.z, start=model.deltas)
+        passes = editor.write(requests, targets.z, start=ModelEdit(model.deltas))
         keys = collect_keys(self.lm, requests, self.memit.layers, contexts)
         arrays = pack_vectors(
             MediatorVectors(

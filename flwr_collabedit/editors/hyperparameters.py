@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flwr_collabedit.algebra.schedule import Editor
+from flwr_collabedit.editor_names import EditorName
 from flwr_collabedit.editors.config import MemitConfig
-from flwr_collabedit.editors.methods import METHODS
+from flwr_collabedit.editors.kinds import KINDS
 from flwr_collabedit.editors.published_sets import (
     HyperparameterSet,
     ModelShape,
@@ -24,7 +24,7 @@ def hyperparameters_for(
     lm: LanguageModel,
     name_or_file: str | Path = "",
     *,
-    editor: Editor = "memit",
+    editor: EditorName = "memit",
     **overrides: Any,
 ) -> MemitConfig:
     """Return an editor's configuration for a model, checked against the model.
@@ -56,7 +56,7 @@ def hyperparameters_for(
     """
     known = [one for one in published_sets() if one.editor == editor]
     by_name = {one.name: one for one in known}
-    kind = METHODS[editor].config
+    kind = KINDS[editor].config
     if str(name_or_file) in by_name:
         found = by_name[str(name_or_file)]
     elif name_or_file:
@@ -72,7 +72,7 @@ def hyperparameters_for(
 
 
 def _fitting(
-    lm: LanguageModel, editor: Editor, known: Iterable[HyperparameterSet]
+    lm: LanguageModel, editor: EditorName, known: Iterable[HyperparameterSet]
 ) -> HyperparameterSet:
     shape = ModelShape.of(lm)
     for one in known:
@@ -90,12 +90,12 @@ def _fitting(
 
 def _from_file(
     path: Path,
-    editor: Editor,
+    editor: EditorName,
     by_name: Mapping[str, HyperparameterSet],
     overrides: Mapping[str, Any],
 ) -> MemitConfig:
     content = _read(path, editor, by_name)
-    where, kind = f"'{path}'", METHODS[editor].config
+    where, kind = f"'{path}'", KINDS[editor].config
     named = content.get("editor", editor)
     if named != editor:
         raise ConfigurationError(
@@ -111,7 +111,7 @@ def _from_file(
 
 
 def _read(
-    path: Path, editor: Editor, by_name: Mapping[str, HyperparameterSet]
+    path: Path, editor: EditorName, by_name: Mapping[str, HyperparameterSet]
 ) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

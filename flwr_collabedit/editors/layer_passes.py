@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
 from flwr_collabedit.algebra.history import EditHistory
+from flwr_collabedit.algebra.priors import Priors
 from flwr_collabedit.algebra.running_sum import StatisticsSum
 from flwr_collabedit.algebra.schedule import (
     LayerSchedule,
@@ -99,8 +100,8 @@ class LayerPasses:
     ----------
     lm, config, contexts
         The model without the deltas, the hyperparameters, the contexts of the keys.
-    second_moments : mapping of str to Tensor
-        ``C0`` of each edited weight, ``(d_key, d_key)``.
+    priors : mapping of str to Prior
+        Of each edited weight.
     deltas : dict of str to Tensor
         What the model already has, ``(d_value, d_key)``, float64; `run` replaces it.
     history : EditHistory
@@ -120,7 +121,7 @@ class LayerPasses:
     lm: LanguageModel
     config: MemitConfig
     contexts: ContextTemplates
-    second_moments: Mapping[str, Tensor]
+    priors: Priors
     deltas: dict[str, Tensor]
     history: EditHistory = field(default_factory=EditHistory)
     measured: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -170,7 +171,7 @@ class LayerPasses:
         keys, residuals = self.measured[name]
         share = residual_share(layers.index(layer), len(layers), plan.split)
         total = _total(keys, residuals)
-        prior = self.second_moments[name].to(keys) * self.config.second_moment_weight
+        prior = self.priors[name].to(keys)
         first = len(self.residual_norms) == 1
         written = None if first else self.deltas[name] - start[name]
         self.deltas[name] = self.history.solve(

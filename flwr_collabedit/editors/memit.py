@@ -21,10 +21,11 @@ from flwr_collabedit.algebra.schedule import (
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.editors.editor import EditResult, ModelEdit, Progress
 from flwr_collabedit.editors.keys import current_values
 from flwr_collabedit.editors.layer_passes import LayerPasses, Plan
+from flwr_collabedit.editors.methods import priors_of
 from flwr_collabedit.editors.targets import (
-    Progress,
     Targets,
     check_model,
     optimize_targets,
@@ -33,18 +34,13 @@ from flwr_collabedit.errors import ConfigurationError, SecondMomentError, shorte
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas, weight_shapes, write_delta
 
-Deltas = Mapping[str, Tensor]
 
-
-@dataclass(frozen=True)
-class MemitResult:
-    """What an edit changes, and how it went.
+@dataclass(frozen=True, kw_only=True)
+class MemitResult(EditResult):
+    """What an edit changes, and how it went; phases ``targets, measure, solve``.
 
     Attributes
     ----------
-    deltas : dict of str to Tensor
-        For each edited weight the *sum* of the delta that the edit started from and
-        of this edit's update, shape ``(d_value, d_key)``, float64.
     targets : Targets
         The targets that were written.
     residual_norms_before, residual_norms_after : Tensor
@@ -52,18 +48,14 @@ class MemitResult:
         ``(edit,)``, float64.
     sweep_residual_norms : list of float
         Frobenius norm of all residuals at the start of every sweep.
-    seconds : dict of str to float
-        Wall-clock time of the phases ``targets``, ``measure`` and ``solve``.
     history : EditHistory
         For the edits after these.
     """
 
-    deltas: dict[str, Tensor]
     targets: Targets
     residual_norms_before: Tensor
     residual_norms_after: Tensor
     sweep_residual_norms: list[float]
-    seconds: dict[str, float]
     history: EditHistory
 
 
@@ -102,7 +94,7 @@ class MemitEditor:
         self._shapes = weight_shapes(lm, config.layers)
         _check_second_moments(lm, self._shapes, second_moments)
         self._lm, self._config, self._contexts = lm, config, contexts
-        self._second_moments = second_moments
+        self._priors = priors_of(config, second_moments)
 
     def edit(
         self,
@@ -112,7 +104,7 @@ class MemitEditor:
         residual_split: ResidualSplit | None = None,
         sweeps: int = 1,
         sweep_tolerance: float = 0.0,
-        start: Deltas | None = None,
+        start: ModelEdit | None = None,
         history: EditHistory | None = None,
         progress: Progress | None = None,
     ) -> MemitResult:
@@ -133,8 +125,8 @@ class MemitEditor:
             measures again and takes a proximal step on what is left.
         sweep_tolerance : float
             Stops before, see `flwr_collabedit.algebra.schedule.sweeps_settled`.
-        start : mapping of str to Tensor or None
-            Deltas that the model already has (earlier rounds); ``None`` for none.
+        start : ModelEdit or None
+            What earlier edits have changed; ``None`` for nothing.
         history : EditHistory or None
             What earlier edits mean for these, see `flwr_collabedit.algebra.history`:
             that of the result before, or a new one with its option. ``None``: nothing.
@@ -168,12 +160,12 @@ class MemitEditor:
         before = vector_norm((targets.z - targets.initial).double(), dim=1)
         return MemitResult(
             passes.deltas,
-            targets,
-            before,
-            after,
-            passes.residual_norms,
-            passes.clock.seconds,
-            passes.history,
+            targets=targets,
+            residual_norms_before=before,
+            residual_norms_after=after,
+            sweep_residual_norms=passes.residual_norms,
+            seconds=passes.clock.seconds,
+            history=passes.history,
         )
 
     def write(
@@ -183,7 +175,7 @@ class MemitEditor:
         *,
         layer_schedule: LayerSchedule = "synchronous",
         residual_split: ResidualSplit | None = None,
-        start: Deltas | None = None,
+        start: ModelEdit | None = None,
     ) -> LayerPasses:
         """Write targets that are known already in one pass; the model is not changed.
 
@@ -204,18 +196,18 @@ class MemitEditor:
         return passes
 
     def _passes(
-        self, start: Deltas | None, history: EditHistory | None = None
+        self, start: ModelEdit | None, history: EditHistory | None = None
     ) -> LayerPasses:
         return LayerPasses(
             self._lm,
             self._config,
             self._contexts,
-            self._second_moments,
+            self._priors,
             self._started(start),
             history or EditHistory(),
         )
 
-    def _started(self, start: Deltas | None) -> dict[str, Tensor]:
+    def _started(self, start: ModelEdit | None) -> dict[str, Tensor]:
         device = self._lm.device
         zeros = {
             name: torch.zeros(shape, dtype=torch.float64, device=device)
@@ -223,7 +215,7 @@ class MemitEditor:
         }
         given = {
             name: delta.to(device, torch.float64)
-            for name, delta in (start or {}).items()
+            for name, delta in (start.deltas if start else {}).items()
         }
         return {**zeros, **given}
 
@@ -251,7 +243,7 @@ class MemitEditor:
         return Plan(schedule, split, sweeps, sweep_tolerance)
 
 
-def apply(lm: LanguageModel, result: MemitResult) -> None:
+def apply(lm: LanguageModel, result: ModelEdit) -> None:
     """Write an edit into the model's weights for good.
 
     The model must be the one without the delta that the edit started from, because

@@ -1,4 +1,4 @@
-"""The editors: what MEMIT and PMET do differently, in one place.
+"""What the editors that optimise targets do differently, in one place.
 
 They share the keys, the solve, the passes over the layers and the optimiser. They
 differ in the loss of a target, in the module whose output the target is compared with
@@ -8,8 +8,12 @@ and in the share of the residual that a layer writes
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from flwr_collabedit.algebra.schedule import Editor, editor_of
+from torch import Tensor
+
+from flwr_collabedit.algebra.priors import Prior, RidgePrior
+from flwr_collabedit.editor_names import EditorName
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.pmet import PmetLoss
 from flwr_collabedit.editors.pmet_config import PmetConfig
@@ -31,19 +35,28 @@ class Method:
         Give, for model and layer, the names of the modules whose outputs at the
         subject's last token its deltas are added to. The last one is what the edit is
         to change: targets and current values are its outputs.
+    prior : callable
+        Gives the prior of a weight's solve from the configuration and ``C0``,
+        ``(d_key, d_key)``.
     """
 
     config: type[MemitConfig]
     loss: Callable[..., TargetLoss]
     places: tuple[Callable[[LanguageModel, int], str], ...]
+    prior: Callable[[Any, Tensor], Prior]
 
 
-METHODS: Mapping[Editor, Method] = {
-    "memit": Method(MemitConfig, MemitLoss, (LanguageModel.block_name,)),
+def _ridge(config: MemitConfig, second_moment: Tensor) -> RidgePrior:
+    return RidgePrior(second_moment, config.second_moment_weight)
+
+
+METHODS: Mapping[EditorName, Method] = {
+    "memit": Method(MemitConfig, MemitLoss, (LanguageModel.block_name,), _ridge),
     "pmet": Method(
         PmetConfig,
         PmetLoss,
         (LanguageModel.attention_projection_name, LanguageModel.down_projection_name),
+        _ridge,
     ),
 }
 
@@ -64,12 +77,17 @@ def target_module(lm: LanguageModel, config: MemitConfig) -> str:
     return [name(lm, config.layers[-1]) for name in method_of(config).places][-1]
 
 
-def read_config(text: str) -> MemitConfig:
-    """Return the configuration that ``to_json`` wrote, of the editor that it names.
+def priors_of(
+    config: MemitConfig, second_moments: Mapping[str, Tensor]
+) -> dict[str, Prior]:
+    """Return the prior of every weight's solve.
 
-    Raises
-    ------
-    ConfigurationError
-        For an unknown editor, an unknown name or a value out of range.
+    Parameters
+    ----------
+    config : MemitConfig
+        The editor's.
+    second_moments : mapping of str to Tensor
+        ``C0 = E[k k^T]`` of each edited weight, ``(d_key, d_key)``, by its name.
     """
-    return METHODS[editor_of(text)].config.from_json(text)
+    prior = method_of(config).prior
+    return {name: prior(config, moment) for name, moment in second_moments.items()}

@@ -8,14 +8,8 @@ of xpq-tech/PMET.
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from flwr_collabedit.editors.config import (
-    IGNORED_KEYS,
-    PUBLISHED_NAMES,
-    Count,
-    MemitConfig,
-    NonNegative,
-    Positive,
-)
+from flwr_collabedit.editors.config import IGNORED_KEYS, PUBLISHED_NAMES, MemitConfig
+from flwr_collabedit.editors.editor_config import Count, NonNegative, Positive
 
 
 class PmetConfig(MemitConfig):

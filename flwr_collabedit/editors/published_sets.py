@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from transformers import GPT2Config
 
-from flwr_collabedit.algebra.schedule import Editor
+from flwr_collabedit.editor_names import EditorName
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.loading import EMBEDDED_MODEL
 from flwr_collabedit.models.weights import weight_shapes
@@ -70,7 +70,7 @@ class HyperparameterSet(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    editor: Editor
+    editor: EditorName
     source: str
     model: ModelShape
     hyperparameters: Mapping[str, Any]
@@ -89,7 +89,7 @@ def published_sets() -> tuple[HyperparameterSet, ...]:
     return (_embedded("memit", "edit"), _embedded("pmet", "edit_pmet"), *shipped)
 
 
-def _embedded(editor: Editor, file: str) -> HyperparameterSet:
+def _embedded(editor: EditorName, file: str) -> HyperparameterSet:
     sizes = GPT2Config.from_json_file(EMBEDDED_MODEL / "config.json")
     text = (EMBEDDED_MODEL / f"{file}.json").read_text("utf-8")
     return HyperparameterSet(

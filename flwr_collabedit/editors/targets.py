@@ -5,7 +5,7 @@ published code optimises one edit after another; edits do not influence each oth
 here they are the rows of one tensor.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.editors.editor import Progress
 from flwr_collabedit.editors.methods import method_of, target_module
 from flwr_collabedit.editors.rows import TargetRow, target_rows
 from flwr_collabedit.editors.target_loss import TargetLoss
@@ -26,8 +27,6 @@ from flwr_collabedit.models.language_model import LanguageModel
 
 # Adam's constants (Kingma and Ba, 2015), those of the published code.
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,17 @@ from torch import Tensor
 from flwr_collabedit.algebra.factors import SealedFactors
 from flwr_collabedit.algebra.history import EditHistory, check_history
 from flwr_collabedit.algebra.ledger import LedgerEntry
+from flwr_collabedit.algebra.priors import Priors
 from flwr_collabedit.algebra.running_sum import StatisticsSum
 from flwr_collabedit.algebra.schedule import (
     check_schedule,
     check_sweeps,
-    editor_of,
     exchange_groups,
     residual_share,
     sweeps_settled,
 )
 from flwr_collabedit.edited_model import EditedModel
+from flwr_collabedit.editor_names import check_exchanged, editor_of
 from flwr_collabedit.errors import (
     ConfigurationError,
     SecondMomentError,
@@ -57,11 +58,10 @@ class CollabEditStrategy(WithdrawingStrategy):
     ----------
     model : EditedModel
         See `EditStrategy`.
-    second_moments : mapping of str to Tensor
-        ``C0 = E[k k^T]``, ``(d_key, d_key)``, of every edited weight. Only the server
-        needs them.
-    second_moment_weight : float
-        ``lambda`` > 0 in ``C = lambda C0``.
+    priors : mapping of str to Prior
+        What the solve of every edited weight leaves alone, see
+        `flwr_collabedit.algebra.priors`; MEMIT's are ``ridge_priors`` of second moments
+        ``C0 = E[k k^T]`` and of ``lambda``. Only the server needs them.
     layer_schedule : {"synchronous", "frozen", "local"}
         ``synchronous`` takes one exchange a layer, each measured on the global model
         with the lower layers of this round merged: canonical MEMIT. ``frozen`` takes
@@ -107,8 +107,7 @@ class CollabEditStrategy(WithdrawingStrategy):
     def __init__(
         self,
         model: EditedModel,
-        second_moments: Mapping[str, Tensor],
-        second_moment_weight: float,
+        priors: Priors,
         *,
         layer_schedule: str = "synchronous",
         residual_split: str | None = None,
@@ -123,21 +122,18 @@ class CollabEditStrategy(WithdrawingStrategy):
         **common: Any,
     ) -> None:
         super().__init__(model, **common)
+        editor = editor_of(self.hyperparameters)
+        check_exchanged(editor, "sums")
         self.layer_schedule, self.residual_split = check_schedule(
-            layer_schedule, residual_split, editor_of(self.hyperparameters)
+            layer_schedule, residual_split, editor
         )
         check_sweeps(self.layer_schedule, self.residual_split, sweeps, sweep_tolerance)
         self.sweeps, self.sweep_tolerance = sweeps, sweep_tolerance
         option = check_history(history, self.layer_schedule, sweeps, beta_0, beta_1)
         self.state = ServerState(history=EditHistory(option, beta_0, beta_1))
         self.withdrawals = tuple(withdrawals)
-        if second_moment_weight <= 0:
-            raise ConfigurationError(
-                f"Expected second_moment_weight > 0, found {second_moment_weight}."
-            )
-        _check_second_moments(model, second_moments)
-        self.second_moments = dict(second_moments)
-        self.second_moment_weight = second_moment_weight
+        _check_priors(model, priors)
+        self.priors = dict(priors)
         if form not in ("factors", "dense"):
             raise ConfigurationError(
                 f"Expected form 'factors' or 'dense', found {form!r}: CollabEdit sums "
@@ -158,7 +154,9 @@ class CollabEditStrategy(WithdrawingStrategy):
             "layer schedule": self.layer_schedule,
             "residual split": self.residual_split,
             "sweeps": str((self.sweeps, self.sweep_tolerance)),
-            "second moment weight": str(self.second_moment_weight),
+            "priors": str(
+                [f"{float(one.key_squares.sum()):.6g}" for one in self.priors.values()]
+            ),
             "form": self.form,
             "history": str((self.history.option, *self.history.betas)),
             **({"secure": str(self.secure)} if self.secure else {}),
@@ -238,7 +236,7 @@ class CollabEditStrategy(WithdrawingStrategy):
         instruction = self.asked(report.server_round, measured)
         shapes = self.model.shapes
         if self.secure:
-            priors = {name: self._prior(name) for name in measured}
+            priors = {name: self.priors[name] for name in measured}
             summation = SecureSummation(self.secure, self.messenger, shapes)
             return summation.ask(grid, nodes, instruction, self.state, priors, report)
         totals = {name: StatisticsSum.zero(*shapes[name]) for name in measured}
@@ -273,20 +271,15 @@ class CollabEditStrategy(WithdrawingStrategy):
         names = self.model.parameters
         share = residual_share(names.index(name), len(names), self.residual_split)
         delta = self.state.deltas[name]
-        return self.history.solve(name, total, self._prior(name), share, delta, written)
-
-    def _prior(self, name: str) -> Tensor:
-        return self.second_moment_weight * self.second_moments[name].double()
+        return self.history.solve(name, total, self.priors[name], share, delta, written)
 
 
-def _check_second_moments(
-    model: EditedModel, second_moments: Mapping[str, Tensor]
-) -> None:
+def _check_priors(model: EditedModel, priors: Priors) -> None:
     for name, (_, d_key) in model.shapes.items():
-        found = second_moments.get(name)
-        if found is None or tuple(found.shape) != (d_key, d_key):
+        found = priors.get(name)
+        if found is None or found.d_key != d_key:
+            width = "none" if found is None else f"one of width {found.d_key}"
             raise SecondMomentError(
-                f"Expected a second moment of shape {(d_key, d_key)} for {name!r}, "
-                f"found {'none' if found is None else tuple(found.shape)}. Estimate it "
-                "with the model that is edited."
+                f"Expected a prior over keys of width {d_key} for {name!r}, found "
+                f"{width}. Make it from a second moment of the model that is edited."
             )

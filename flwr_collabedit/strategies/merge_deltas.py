@@ -13,9 +13,10 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from flwr_collabedit.algebra.merging import WeightedSum
-from flwr_collabedit.algebra.schedule import check_schedule, editor_of
+from flwr_collabedit.algebra.schedule import check_schedule
 from flwr_collabedit.algebra.sizes import root_mean_square
 from flwr_collabedit.edited_model import EditedModel
+from flwr_collabedit.editor_names import check_exchanged, editor_of
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.messages.replies import read_delta_reply
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
@@ -94,8 +95,10 @@ class MergeDeltasStrategy(EditStrategy):
         **common: Any,
     ) -> None:
         super().__init__(model, **common)
+        editor = editor_of(self.hyperparameters)
+        check_exchanged(editor, "deltas")
         self.layer_schedule, self.residual_split = check_schedule(
-            layer_schedule, residual_split, editor_of(self.hyperparameters)
+            layer_schedule, residual_split, editor
         )
         if self.layer_schedule == "synchronous":
             raise ConfigurationError(

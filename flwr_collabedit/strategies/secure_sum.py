@@ -8,9 +8,9 @@ from flwr.app import ArrayRecord, Message
 from flwr.common import FitRes
 from flwr.serverapp import Grid
 from flwr.serverapp.exception import AggregationError
-from torch import Tensor
 
 from flwr_collabedit.algebra.fixed_point import key_exponents, largest_limb_bits
+from flwr_collabedit.algebra.priors import Priors
 from flwr_collabedit.algebra.running_sum import StatisticsSum
 from flwr_collabedit.errors import ConfigurationError, PayloadError
 from flwr_collabedit.messages.instruction import Form, Instruction
@@ -103,22 +103,24 @@ class SecureAggregation:
                 "declarations where the history is 'd4s'."
             )
 
-    def task(self, num_clients: int, priors: Mapping[str, Tensor]) -> SecureTask:
+    def task(self, num_clients: int, priors: Priors) -> SecureTask:
         """Return what so many clients are told.
 
         Parameters
         ----------
         num_clients : int
             How many are asked.
-        priors : mapping of str to Tensor
-            ``C = lambda C0``, ``(d_key, d_key)``, of each measured weight.
+        priors : mapping of str to Prior
+            Of each measured weight.
         """
         return SecureTask(
             num_limbs=self.num_limbs,
             limb_bits=largest_limb_bits(num_clients),
             gram_exponent=self.gram_exponent,
             cross_exponent=self.cross_exponent,
-            key_exponents={n: tuple(key_exponents(c)) for n, c in priors.items()},
+            key_exponents={
+                n: tuple(key_exponents(one.key_squares)) for n, one in priors.items()
+            },
         )
 
 
@@ -146,7 +148,7 @@ class SecureSummation:
         nodes: Sequence[int],
         instruction: Instruction,
         state: ServerState,
-        priors: Mapping[str, Tensor],
+        priors: Priors,
         report: RoundReport,
     ) -> tuple[dict[str, StatisticsSum], ReplyFigures, list[int]]:
         """Return the measured weights' sums, what replies say in clear, and the nodes.
@@ -155,8 +157,8 @@ class SecureSummation:
         ----------
         grid, nodes, instruction, state
             Who is asked for what, on which model.
-        priors : mapping of str to Tensor
-            ``C`` of each measured weight.
+        priors : mapping of str to Prior
+            Of each measured weight.
         report : RoundReport
             Of the round.
 

@@ -103,7 +103,7 @@ def test_bits_by_number_of_parties():
 def test_exponents_bracket_the_standard_deviation():
     diagonal = vector([4.0, 3.9, 1e-9, 0.0])
 
-    exponents = key_exponents(torch.diag(diagonal))
+    exponents = key_exponents(diagonal)
 
     # sqrt(4) = 2 is not below 2^1; zero counts as 2^-40 of the largest.
     assert exponents == [2, 1, -14, -18]

@@ -5,9 +5,9 @@ import pytest
 from flwr_collabedit.algebra.schedule import (
     check_schedule,
     check_sweeps,
-    editor_of,
     residual_share,
 )
+from flwr_collabedit.editor_names import editor_of
 from flwr_collabedit.errors import ConfigurationError
 
 

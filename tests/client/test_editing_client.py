@@ -11,6 +11,7 @@ from pico import pico_language_model
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.editors.editor import ModelEdit
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.errors import ConfigurationError, PayloadError, SecondMomentError
 from flwr_collabedit.messages.payloads import array_keys
@@ -162,7 +163,7 @@ def test_a_client_that_edits_alone_returns_what_memit_adds(lm, tmp_path):
     ).fit(arrays, config)
 
     editor = MemitEditor(lm, MEMIT, ContextTemplates(), moments)
-    expected = editor.edit([CASE.request], start=start)
+    expected = editor.edit([CASE.request], start=ModelEdit(start))
     for name, array in zip(names, found, strict=True):
         own = (expected.deltas[name] - start[name]).numpy()
         np.testing.assert_allclose(array, own, rtol=1e-9, atol=1e-12)

@@ -8,6 +8,7 @@ from flwr_collabedit.algebra import history
 from flwr_collabedit.editors import layer_passes, memit
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.covariance import estimate_second_moments
+from flwr_collabedit.editors.editor import ModelEdit
 from flwr_collabedit.editors.keys import current_values
 from flwr_collabedit.editors.layer_passes import measure
 from flwr_collabedit.editors.memit import MemitEditor, apply
@@ -103,9 +104,7 @@ def test_a_second_round_adds_its_update_to_the_delta_it_starts_from():
     moments = second_moments(lm, settings)
     first = MemitEditor(lm, settings, CONTEXTS, moments).edit(REQUESTS[:3])
 
-    both = MemitEditor(lm, settings, CONTEXTS, moments).edit(
-        REQUESTS[3:], start=first.deltas
-    )
+    both = MemitEditor(lm, settings, CONTEXTS, moments).edit(REQUESTS[3:], start=first)
     apply(lm, first)
     second = MemitEditor(lm, settings, CONTEXTS, moments).edit(REQUESTS[3:])
 
@@ -118,7 +117,7 @@ def test_no_requests_change_nothing():
     first = editor(lm, settings).edit(REQUESTS[:2]).deltas
 
     none = editor(lm, settings).edit(()).deltas
-    again = editor(lm, settings).edit((), start=first).deltas
+    again = editor(lm, settings).edit((), start=ModelEdit(first)).deltas
 
     assert all(not delta.any() for delta in none.values())
     assert all(torch.equal(again[name], first[name]) for name in first)
@@ -165,7 +164,7 @@ def test_an_error_half_way_leaves_the_model_bit_identical(
     subject = editor(lm, settings)
     monkeypatch.setattr(module, step, failing)
     with pytest.raises(RuntimeError, match="injected"):
-        subject.edit(REQUESTS, start=started)
+        subject.edit(REQUESTS, start=ModelEdit(started))
 
     assert_untouched(lm, before)
 

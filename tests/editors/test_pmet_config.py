@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from flwr_collabedit.editors.config import MemitConfig
-from flwr_collabedit.editors.methods import METHODS, read_config
+from flwr_collabedit.editors.kinds import read_config
+from flwr_collabedit.editors.methods import METHODS
 from flwr_collabedit.editors.pmet_config import PmetConfig
 from flwr_collabedit.errors import ConfigurationError
 

@@ -9,6 +9,7 @@ from flwr.app import Context
 from pico import pico_language_model
 from torch import Tensor
 
+from flwr_collabedit.algebra.priors import ridge_priors
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.client_app import make_client_app
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
@@ -87,8 +88,7 @@ def edit_together(
     base = describe(lm, MEMIT.layers)
     strategy = CollabEditStrategy(
         base,
-        moments,
-        MEMIT.second_moment_weight,
+        ridge_priors(moments, MEMIT.second_moment_weight),
         hyperparameters=MEMIT.to_json(),
         contexts=ContextTemplates((("{}",), ("Therefore. {}",))).to_json(),
         evaluate=False,

@@ -9,6 +9,7 @@ from flwr.serverapp import ServerApp
 from flwr.serverapp.exception import AggregationError
 from flwr.supercore.run import Run
 
+from flwr_collabedit.algebra.priors import ridge_priors
 from flwr_collabedit.client.personal_store import PersonalStore
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.strategies import (
@@ -47,7 +48,9 @@ def test_both_apis_edit_and_score_alike(lm, moments, tmp_path, kind):
         model = describe(lm, MEMIT.layers)
         if kind is EditAvg:
             return EditAvg(model, **SERVER)
-        return CollabEditStrategy(model, moments, MEMIT.second_moment_weight, **SERVER)
+        return CollabEditStrategy(
+            model, ridge_priors(moments, MEMIT.second_moment_weight), **SERVER
+        )
 
     expected, found = server(), server()
     expected.start(make_grid(lm, tmp_path / "a", moments), num_rounds=2)
@@ -67,7 +70,9 @@ def test_real_clients_are_summed_securely_to_the_same_bits(
     def server(**options):
         given = {**SERVER, "form": "dense", "layer_schedule": schedule, **options}
         model = describe(lm, MEMIT.layers)
-        return CollabEditStrategy(model, moments, MEMIT.second_moment_weight, **given)
+        return CollabEditStrategy(
+            model, ridge_priors(moments, MEMIT.second_moment_weight), **given
+        )
 
     expected = server(wire_dtype="float64")
     expected.start(make_grid(lm, tmp_path, moments), num_rounds=1)
@@ -84,7 +89,9 @@ def test_a_client_that_only_sums_securely_refuses_plain_questions(
 ):
     model = describe(lm, MEMIT.layers)
     for server in (
-        CollabEditStrategy(model, moments, MEMIT.second_moment_weight, **SERVER),
+        CollabEditStrategy(
+            model, ridge_priors(moments, MEMIT.second_moment_weight), **SERVER
+        ),
         EditAvg(model, **SERVER),
         FedEditStrategy(model, **SERVER, run_id="run"),
     ):

@@ -6,6 +6,8 @@ from federating import CASES, CONTEXTS, MEMIT, ROUNDS, SERVER, make_grid, second
 from pico import pico_language_model
 from torch import Tensor
 
+from flwr_collabedit.algebra.priors import ridge_priors
+from flwr_collabedit.editors.editor import ModelEdit
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import summarize
@@ -18,8 +20,7 @@ from flwr_collabedit.strategies import CollabEditStrategy
 def federate(lm, folder, moments, **options):
     server = CollabEditStrategy(
         describe(lm, MEMIT.layers),
-        moments,
-        MEMIT.second_moment_weight,
+        ridge_priors(moments, MEMIT.second_moment_weight),
         **{**SERVER, **options},
     )
     grid = make_grid(lm, folder, results_folder=folder / "cases")
@@ -32,7 +33,8 @@ def pooled(lm, moments, schedule):
     deltas: dict[str, Tensor] = {}
     for index in range(2):
         requests = [case.request for own in ROUNDS for case in own[index]]
-        deltas = editor.edit(requests, layer_schedule=schedule, start=deltas).deltas
+        start = ModelEdit(deltas)
+        deltas = editor.edit(requests, layer_schedule=schedule, start=start).deltas
     return deltas
 
 

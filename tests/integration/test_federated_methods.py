@@ -5,6 +5,8 @@ import torch
 from federating import CONTEXTS, MEMIT, ROUNDS, SERVER, make_grid
 
 from flwr_collabedit.algebra.merging import task_arithmetic
+from flwr_collabedit.algebra.priors import ridge_priors
+from flwr_collabedit.editors.editor import ModelEdit
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.messages.payloads import read_deltas
 from flwr_collabedit.models.fingerprint import describe
@@ -23,7 +25,9 @@ def grid(lm, moments, tmp_path):
 def collab_edit(lm, moments, **options):
     model = describe(lm, MEMIT.layers)
     weight = MEMIT.second_moment_weight
-    return CollabEditStrategy(model, moments, weight, **{**COMMON, **options})
+    return CollabEditStrategy(
+        model, ridge_priors(moments, weight), **{**COMMON, **options}
+    )
 
 
 def run(server, grid, num_rounds=1):
@@ -54,7 +58,7 @@ def test_a_second_round_sweeps_from_where_the_first_ended(lm, moments, grid):
     editor, deltas = MemitEditor(lm, MEMIT, CONTEXTS, moments), {}
     for index in range(2):
         requests = [case.request for own in ROUNDS for case in own[index]]
-        deltas = editor.edit(requests, start=deltas, sweeps=2).deltas
+        deltas = editor.edit(requests, start=ModelEdit(deltas), sweeps=2).deltas
     assert max(gaps(found, deltas)) < 1e-9
 
 

@@ -5,6 +5,8 @@ import torch
 from federating import CONTEXTS, MEMIT, ROUNDS, SERVER, make_grid, second_moments
 from pico import pico_language_model
 
+from flwr_collabedit.algebra.priors import ridge_priors
+from flwr_collabedit.editors.editor import ModelEdit
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.editors.pmet_config import PmetConfig
 from flwr_collabedit.messages.payloads import read_deltas
@@ -35,8 +37,7 @@ def test_federated_pmet_equals_one_partys(family, schedule, tmp_path):
     lm, moments = model_and_moments(family)
     server = CollabEditStrategy(
         describe(lm, PMET.layers),
-        moments,
-        PMET.second_moment_weight,
+        ridge_priors(moments, PMET.second_moment_weight),
         layer_schedule=schedule,
         **COMMON,
     )
@@ -46,7 +47,7 @@ def test_federated_pmet_equals_one_partys(family, schedule, tmp_path):
     editor, pooled = MemitEditor(lm, PMET, CONTEXTS, moments), {}
     for index in range(2):
         requests = [case.request for own in ROUNDS for case in own[index]]
-        result = editor.edit(requests, layer_schedule=schedule, start=pooled)
+        result = editor.edit(requests, layer_schedule=schedule, start=ModelEdit(pooled))
         pooled = result.deltas
     for name, expected in pooled.items():
         assert expected.norm() > 0
@@ -84,7 +85,9 @@ def test_the_default_split_follows_the_editor_in_the_hyperparameters():
 
     def split(**options):
         common = {**COMMON, **options}
-        return CollabEditStrategy(model, moments, 1.0, **common).residual_split
+        return CollabEditStrategy(
+            model, ridge_priors(moments, 1.0), **common
+        ).residual_split
 
     assert split() == "square-root"
     assert split(layer_schedule="frozen") == "uniform"

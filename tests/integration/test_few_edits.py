@@ -4,6 +4,7 @@ import pytest
 from federating import CASES, CONTEXTS, MEMIT, SERVER, make_grid
 from flwr.serverapp.exception import AggregationError
 
+from flwr_collabedit.algebra.priors import ridge_priors
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.messages.payloads import read_deltas
 from flwr_collabedit.models.fingerprint import describe
@@ -16,8 +17,7 @@ ONE_EDIT = "client-2"
 def server(lm, moments, **options):
     return CollabEditStrategy(
         describe(lm, MEMIT.layers),
-        moments,
-        MEMIT.second_moment_weight,
+        ridge_priors(moments, MEMIT.second_moment_weight),
         **{**SERVER, "wire_dtype": "float64", "evaluate": False, **options},
     )
 

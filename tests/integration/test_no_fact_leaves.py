@@ -8,6 +8,7 @@ from flwr.app import Context
 from flwr.serverapp.exception import AggregationError
 from pico import pico_language_model
 
+from flwr_collabedit.algebra.priors import ridge_priors
 from flwr_collabedit.client import EditingClient
 from flwr_collabedit.client_app import make_client_app
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
@@ -51,8 +52,7 @@ def run(folder, cases_by_client, **options):
     moments = {n: torch.eye(s[1]).double() for n, s in model.shapes.items()}
     strategy = CollabEditStrategy(
         model,
-        moments,
-        10.0,
+        ridge_priors(moments, 10.0),
         hyperparameters=memit.to_json(),
         contexts=ContextTemplates().to_json(),
         **options,

@@ -34,7 +34,7 @@ def task(**fields) -> SecureTask:
         "limb_bits": 29,
         "gram_exponent": 8,
         "cross_exponent": 6,
-        "key_exponents": dict.fromkeys(SHAPES, tuple(key_exponents(C))),
+        "key_exponents": dict.fromkeys(SHAPES, tuple(key_exponents(C.diagonal()))),
     }
     return SecureTask(**{**given, **fields})
 
@@ -66,7 +66,9 @@ def test_the_sum_is_within_the_stated_bound(num_limbs):
 
     bound = rounding_bound(CLIENTS, num_limbs, 29)
     rounding = 2.0**-52  # of the float64 sum that this compares with
-    scale = torch.tensor([2.0**e for e in key_exponents(C)], dtype=torch.float64)
+    scale = torch.tensor(
+        [2.0**e for e in key_exponents(C.diagonal())], dtype=torch.float64
+    )
     for name, total in found.items():
         expected = EditStatistics.zero(D_VALUE, D_KEY)
         for client in range(CLIENTS):

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from flwr_collabedit.algebra.priors import RidgePrior, ridge_priors
 from flwr_collabedit.errors import ConfigurationError, SecondMomentError
 from flwr_collabedit.messages.payloads import (
     ARRAYS,
@@ -256,15 +257,16 @@ def test_wrong_options_are_refused_with_a_remedy(options, text):
 
 
 def test_a_missing_or_foreign_second_moment_is_refused():
-    moments = second_moments()
-    moments["layer.1"] = torch.eye(3)
+    priors = ridge_priors(second_moments(), 1.0)
+    priors["layer.1"] = RidgePrior(torch.eye(3))
 
-    with pytest.raises(SecondMomentError, match=r"layer.1.*\(3, 3\)"):
-        CollabEditStrategy(MODEL, moments, 1.0, hyperparameters="{}", contexts="[]")
+    with pytest.raises(SecondMomentError, match=r"layer.1.*width 3"):
+        CollabEditStrategy(MODEL, priors, hyperparameters="{}", contexts="[]")
+    del priors["layer.1"]
+    with pytest.raises(SecondMomentError, match=r"layer.1.*none"):
+        CollabEditStrategy(MODEL, priors, hyperparameters="{}", contexts="[]")
 
 
 def test_a_weight_that_is_not_positive_is_refused():
     with pytest.raises(ConfigurationError, match="second_moment_weight > 0"):
-        CollabEditStrategy(
-            MODEL, second_moments(), 0.0, hyperparameters="{}", contexts="[]"
-        )
+        ridge_priors(second_moments(), 0.0)

@@ -1,0 +1,65 @@
+"""The interface that every editor has: requests in, what is changed out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from flwr_collabedit.data.requests import EditRequest
+from flwr_collabedit.models.codebook import Codebook
+
+Progress = Callable[[int], None]
+"""Called with the number of requests that are finished, whenever it grows."""
+
+
+@dataclass(frozen=True)
+class ModelEdit:
+    """What edits have changed in a model: everything that the base model lacks.
+
+    Attributes
+    ----------
+    deltas : mapping of str to Tensor
+        What is added to each edited weight, ``(d_value, d_key)``, float64.
+    codebook : Codebook or None
+        What answers in the place of a weight (GRACE).
+    """
+
+    deltas: Mapping[str, Tensor]
+    codebook: Codebook | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditResult(ModelEdit):
+    """What a model is changed by after an edit, and how the edit went.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+        Wall-clock time of the phases.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Editor(Protocol):
+    """Edits a model and leaves it bit-identical: what to change is the result."""
+
+    def edit(
+        self,
+        requests: Sequence[EditRequest],
+        *,
+        start: ModelEdit | None = None,
+        progress: Progress | None = None,
+    ) -> EditResult:
+        """Return what writes ``requests`` on top of ``start``.
+
+        Parameters
+        ----------
+        requests : sequence of EditRequest
+            The facts; with none of them the result is ``start``, or no change.
+        start : ModelEdit or None
+            What earlier edits have changed; the result contains it. ``None``: nothing.
+        progress : callable or None
+            Called with the number of finished requests.
+        """

@@ -68,7 +68,7 @@ def edit_pooled(
             progress=ProgressLog("pooled: targets", len(requests)),
             **pooled_options(settings),
         )
-        deltas, history = result.deltas, result.history
+        deltas, history = {**result.deltas}, result.history
     with applied_deltas(lm, deltas):
         progress = ProgressLog("pooled: prompts scored", len(scored))
         quality = text_quality(settings)

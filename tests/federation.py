@@ -210,9 +210,8 @@ def strategy(num_clients: int, kind=None, **options: object) -> EditStrategy:
     }
     if kind is not None:
         return kind(MODEL, **{**common, **options})
-    return CollabEditStrategy(
-        MODEL, ridge_priors(second_moments(), WEIGHT), **{**common, **options}
-    )
+    priors = ridge_priors(second_moments(), WEIGHT)
+    return CollabEditStrategy(MODEL, priors, **{**common, **options})
 
 
 def pooled_deltas(

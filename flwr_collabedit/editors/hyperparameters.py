@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr_collabedit.editor_names import EditorName
-from flwr_collabedit.editors.config import MemitConfig
+from flwr_collabedit.editors.editor_config import EditorConfig
 from flwr_collabedit.editors.kinds import KINDS
 from flwr_collabedit.editors.published_sets import (
     HyperparameterSet,
@@ -26,7 +26,7 @@ def hyperparameters_for(
     *,
     editor: EditorName = "memit",
     **overrides: Any,
-) -> MemitConfig:
+) -> EditorConfig:
     """Return an editor's configuration for a model, checked against the model.
 
     Parameters
@@ -35,9 +35,9 @@ def hyperparameters_for(
         The model to edit.
     name_or_file : str or path
         A set's name, or a JSON file: a published one, a shipped set's form, or what
-        ``MemitConfig.to_json`` wrote. Empty for what is published for a model of this
+        ``EditorConfig.to_json`` wrote. Empty for what is published for a model of this
         family and these sizes, whatever it is called.
-    editor : {"memit", "pmet"}
+    editor : str
         Whose hyperparameters.
     **overrides
         Values under our names that replace or extend what was found.
@@ -93,7 +93,7 @@ def _from_file(
     editor: EditorName,
     by_name: Mapping[str, HyperparameterSet],
     overrides: Mapping[str, Any],
-) -> MemitConfig:
+) -> EditorConfig:
     content = _read(path, editor, by_name)
     where, kind = f"'{path}'", KINDS[editor].config
     named = content.get("editor", editor)

@@ -4,7 +4,7 @@ from editing import CONTEXTS, REQUESTS, config, double_model
 from torch import Tensor
 
 from benchmarks.plain_memit import plain_memit, plain_target
-from flwr_collabedit.algebra import history
+from flwr_collabedit.algebra import priors
 from flwr_collabedit.editors import layer_passes, memit
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.covariance import estimate_second_moments
@@ -151,7 +151,7 @@ def test_an_error_half_way_leaves_the_model_bit_identical(
     lm, settings = double_model("gpt2"), config()
     started = editor(lm, settings).edit(REQUESTS[:2]).deltas
     before = [weight.clone() for weight in lm.model.parameters()]
-    modules = {"optimize_targets": memit, "solve_update": history}
+    modules = {"optimize_targets": memit, "solve_update": priors}
     module = modules.get(step, layer_passes)
     working, calls = getattr(module, step), []
 

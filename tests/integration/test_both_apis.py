@@ -48,9 +48,8 @@ def test_both_apis_edit_and_score_alike(lm, moments, tmp_path, kind):
         model = describe(lm, MEMIT.layers)
         if kind is EditAvg:
             return EditAvg(model, **SERVER)
-        return CollabEditStrategy(
-            model, ridge_priors(moments, MEMIT.second_moment_weight), **SERVER
-        )
+        priors = ridge_priors(moments, MEMIT.second_moment_weight)
+        return CollabEditStrategy(model, priors, **SERVER)
 
     expected, found = server(), server()
     expected.start(make_grid(lm, tmp_path / "a", moments), num_rounds=2)
@@ -70,9 +69,8 @@ def test_real_clients_are_summed_securely_to_the_same_bits(
     def server(**options):
         given = {**SERVER, "form": "dense", "layer_schedule": schedule, **options}
         model = describe(lm, MEMIT.layers)
-        return CollabEditStrategy(
-            model, ridge_priors(moments, MEMIT.second_moment_weight), **given
-        )
+        priors = ridge_priors(moments, MEMIT.second_moment_weight)
+        return CollabEditStrategy(model, priors, **given)
 
     expected = server(wire_dtype="float64")
     expected.start(make_grid(lm, tmp_path, moments), num_rounds=1)
@@ -88,10 +86,9 @@ def test_a_client_that_only_sums_securely_refuses_plain_questions(
     lm, moments, tmp_path
 ):
     model = describe(lm, MEMIT.layers)
+    priors = ridge_priors(moments, MEMIT.second_moment_weight)
     for server in (
-        CollabEditStrategy(
-            model, ridge_priors(moments, MEMIT.second_moment_weight), **SERVER
-        ),
+        CollabEditStrategy(model, priors, **SERVER),
         EditAvg(model, **SERVER),
         FedEditStrategy(model, **SERVER, run_id="run"),
     ):

@@ -24,10 +24,8 @@ def grid(lm, moments, tmp_path):
 
 def collab_edit(lm, moments, **options):
     model = describe(lm, MEMIT.layers)
-    weight = MEMIT.second_moment_weight
-    return CollabEditStrategy(
-        model, ridge_priors(moments, weight), **{**COMMON, **options}
-    )
+    priors = ridge_priors(moments, MEMIT.second_moment_weight)
+    return CollabEditStrategy(model, priors, **{**COMMON, **options})
 
 
 def run(server, grid, num_rounds=1):

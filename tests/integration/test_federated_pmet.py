@@ -85,9 +85,8 @@ def test_the_default_split_follows_the_editor_in_the_hyperparameters():
 
     def split(**options):
         common = {**COMMON, **options}
-        return CollabEditStrategy(
-            model, ridge_priors(moments, 1.0), **common
-        ).residual_split
+        priors = ridge_priors(moments, 1.0)
+        return CollabEditStrategy(model, priors, **common).residual_split
 
     assert split() == "square-root"
     assert split(layer_schedule="frozen") == "uniform"

@@ -66,9 +66,8 @@ def test_the_sum_is_within_the_stated_bound(num_limbs):
 
     bound = rounding_bound(CLIENTS, num_limbs, 29)
     rounding = 2.0**-52  # of the float64 sum that this compares with
-    scale = torch.tensor(
-        [2.0**e for e in key_exponents(C.diagonal())], dtype=torch.float64
-    )
+    exponents = key_exponents(C.diagonal())
+    scale = torch.tensor([2.0**e for e in exponents], dtype=torch.float64)
     for name, total in found.items():
         expected = EditStatistics.zero(D_VALUE, D_KEY)
         for client in range(CLIENTS):

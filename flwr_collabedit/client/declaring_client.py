@@ -10,7 +10,8 @@ from flwr_collabedit.client.round_targets import RoundTargets
 from flwr_collabedit.client.shared_client import starts_round
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.edited_model import EditedModel
-from flwr_collabedit.editors.config import MemitConfig
+from flwr_collabedit.editors.editor_config import EditorConfig
+from flwr_collabedit.editors.kinds import target_config
 from flwr_collabedit.editors.residuals import clamp_fractions, relative_residuals
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.evaluation.presence import answers_already
@@ -52,7 +53,7 @@ class DeclaringClient:
         self,
         parameters: Arrays,
         instruction: Instruction,
-        memit: MemitConfig,
+        config: EditorConfig,
         own: EditedModel,
     ) -> tuple[int, dict[str, Scalar]]:
         """Return the number of the round's edits, and the declaration as text.
@@ -70,7 +71,7 @@ class DeclaringClient:
             fact_tags=tuple(tag.fact for tag in tags),
             target_tags=tuple(tag.target for tag in tags),
             key_check=check,
-            presence=self._presence(parameters, instruction, memit, own, requests),
+            presence=self._presence(parameters, instruction, config, own, requests),
             take_back=taken_back.to_json(),
         )
         return len(requests), {DECLARATION: found.model_dump_json()}
@@ -88,7 +89,7 @@ class DeclaringClient:
         self,
         parameters: Arrays,
         instruction: Instruction,
-        memit: MemitConfig,
+        config: EditorConfig,
         own: EditedModel,
         requests: Sequence[EditRequest],
     ) -> tuple[float, ...]:
@@ -99,6 +100,7 @@ class DeclaringClient:
         if instruction.presence == "answer":
             with applied_deltas(self.lm, deltas):
                 return tuple(map(float, answers_already(self.lm, requests)))
+        memit = target_config(config)
         seen = deltas if instruction.measured_on == "current" else {}
         is_start = starts_round(instruction, parameters)
         targets = self.targets.find(instruction, memit, requests, seen, is_start)

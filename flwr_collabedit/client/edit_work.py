@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from flwr_collabedit.data.requests import EditRequest
-from flwr_collabedit.editors.config import MemitConfig
-from flwr_collabedit.editors.contexts import ContextTemplates
-from flwr_collabedit.editors.editor import ModelEdit
+from flwr_collabedit.editor_names import check_exchanged
+from flwr_collabedit.editors.editor import MeasuringEditor, ModelEdit
+from flwr_collabedit.editors.editor_config import EditorConfig
+from flwr_collabedit.editors.kinds import EditorParts, make_editor, target_config
 from flwr_collabedit.editors.layer_passes import measure
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.messages.instruction import Instruction
@@ -26,27 +27,24 @@ class EditWork:
     ----------
     lm : LanguageModel
         Without the deltas; every call leaves it bit-identical.
-    memit, instruction
+    config, instruction
         Hyperparameters and the server's instruction.
     deltas : mapping of str to Tensor
         Cumulative deltas ``(d_value, d_key)`` of the server's model.
+    parts : EditorParts
+        What an editor of the client's is made from.
     """
 
     lm: LanguageModel
-    memit: MemitConfig
+    config: EditorConfig
     instruction: Instruction
     deltas: Mapping[str, Tensor]
+    parts: EditorParts
 
-    @property
-    def is_alone(self) -> bool:
-        """Whether the client is to write its edits into a copy of its own."""
-        asked = self.instruction
-        return asked.form == "delta" or asked.layer_schedule == "local"
-
-    def measure(
+    def with_targets(
         self, requests: Sequence[EditRequest], z: Tensor
     ) -> tuple[Arrays, float]:
-        """Return the statistics of the measured weights on the server's model.
+        """Work with an editor that keeps targets: measure them, or edit alone.
 
         Parameters
         ----------
@@ -61,9 +59,41 @@ class EditWork:
             ``||R||_F^2`` of the undivided residuals.
         """
         asked = self.instruction
+        if asked.form == "delta" or asked.layer_schedule == "local":
+            return self._edit_alone(requests, z)
+        return self._measure(requests, z)
+
+    def without_targets(self, requests: Sequence[EditRequest]) -> tuple[Arrays, float]:
+        """Work with any other editor; returned as by `with_targets`.
+
+        The squared norm is that of what the edited weights are to put out in addition,
+        and 0 where deltas are asked for.
+
+        Raises
+        ------
+        ConfigurationError
+            If statistics are asked for, and the editor has none.
+        """
+        editor = make_editor(self.lm, self.config, self.parts)
+        asked = self.instruction
+        if asked.form == "delta":
+            result = editor.edit(requests, start=ModelEdit(self.deltas))
+            return self._own_deltas(result.deltas), 0.0
+        check_exchanged(self.config.editor, "sums")
+        assert isinstance(editor, MeasuringEditor)
+        with applied_deltas(self.lm, self.deltas):
+            found = editor.measure(requests)
+        arrays: Arrays = []
+        for name in asked.measured:
+            arrays += self._packed(name, *found[name])
+        return arrays, sum(float(one.square().sum()) for _, one in found.values())
+
+    def _measure(
+        self, requests: Sequence[EditRequest], z: Tensor
+    ) -> tuple[Arrays, float]:
+        asked, config = self.instruction, target_config(self.config)
         layers = {
-            name: self.memit.layers[asked.parameters.index(name)]
-            for name in asked.measured
+            name: config.layers[asked.parameters.index(name)] for name in asked.measured
         }
         with applied_deltas(self.lm, self.deltas):
             keys, residuals = measure(
@@ -71,32 +101,20 @@ class EditWork:
                 list(layers.values()),
                 requests,
                 z,
-                ContextTemplates.from_json(asked.contexts),
-                self.memit,
+                self.parts.contexts,
+                config,
             )
         arrays: Arrays = []
         for name, layer in layers.items():
             arrays += self._packed(name, keys[layer], residuals)
         return arrays, float(residuals.square().sum())
 
-    def edit_alone(
-        self,
-        requests: Sequence[EditRequest],
-        z: Tensor,
-        second_moments: Mapping[str, Tensor],
+    def _edit_alone(
+        self, requests: Sequence[EditRequest], z: Tensor
     ) -> tuple[Arrays, float]:
-        """Edit a copy; return its deltas, or the statistics that they were solved from.
-
-        Parameters
-        ----------
-        requests, z
-            As in `measure`.
-        second_moments : mapping of str to Tensor
-            ``C0`` of each edited weight, ``(d_key, d_key)``.
-        """
         asked = self.instruction
-        contexts = ContextTemplates.from_json(asked.contexts)
-        editor = MemitEditor(self.lm, self.memit, contexts, second_moments)
+        editor = make_editor(self.lm, self.config, self.parts)
+        assert isinstance(editor, MemitEditor)  # it keeps targets
         # Canonical MEMIT is what one party calls synchronous.
         is_local = asked.layer_schedule == "local"
         passes = editor.write(
@@ -106,15 +124,21 @@ class EditWork:
             residual_split=asked.residual_split,
             start=ModelEdit(self.deltas),
         )
+        square = passes.residual_norms[0] ** 2
+        if asked.form == "delta":
+            return self._own_deltas(passes.deltas), square
         arrays: Arrays = []
         for name in asked.measured:
-            if asked.form == "delta":
-                own = passes.deltas[name] - self.deltas[name].to(passes.deltas[name])
-                arrays += pack_delta(own, asked.wire_dtype)
-            else:
-                keys, residuals = passes.measured[name]
-                arrays += self._packed(name, keys, residuals)
-        return arrays, passes.residual_norms[0] ** 2
+            arrays += self._packed(name, *passes.measured[name])
+        return arrays, square
+
+    def _own_deltas(self, deltas: Mapping[str, Tensor]) -> Arrays:
+        """Return what the client has added to the server's deltas, packed."""
+        arrays: Arrays = []
+        for name in self.instruction.measured:
+            own = deltas[name] - self.deltas[name].to(deltas[name])
+            arrays += pack_delta(own, self.instruction.wire_dtype)
+        return arrays
 
     def _packed(self, name: str, keys: Tensor, residuals: Tensor) -> Arrays:
         asked = self.instruction

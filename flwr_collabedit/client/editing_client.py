@@ -20,9 +20,9 @@ from flwr_collabedit.client.target_store import TargetStore
 from flwr_collabedit.client.upload_guard import FewEdits, UploadGuard
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.edited_model import EditedModel
-from flwr_collabedit.editors.config import MemitConfig
+from flwr_collabedit.editors.editor_config import EditorConfig
 from flwr_collabedit.editors.keys import current_values
-from flwr_collabedit.editors.kinds import read_config
+from flwr_collabedit.editors.kinds import read_config, target_config
 from flwr_collabedit.errors import PayloadError
 from flwr_collabedit.evaluation.metrics import MetricSums, prefixed
 from flwr_collabedit.evaluation.text_quality import TextQuality
@@ -76,6 +76,9 @@ class EditingClient(NumPyClient):
         configuration, by weight name. Called only where the server asks clients to edit
         alone: with the ``local`` schedule, by the strategies that merge deltas and by
         FedEdit.
+    hypernetwork : Path or None
+        File of the trained network that the editor needs (MALMEN, MEND), the same at
+        every client: its fingerprint is in the server's hyperparameters.
     personal_folder : Path or None
         Where FedEdit's personal model is kept; ``None`` for the state folder.
     withdrawals : mapping of int to EditSet
@@ -107,6 +110,7 @@ class EditingClient(NumPyClient):
         results_folder: Path | None = None,
         second_moments: FindMoments | None = None,
         personal_folder: Path | None = None,
+        hypernetwork: Path | None = None,
         known_case: KnownCase | None = None,
         withdrawals: Mapping[int, EditSet] | None = None,
         tag_key: TagKey | None = None,
@@ -130,6 +134,7 @@ class EditingClient(NumPyClient):
             *(language_model, name, self.edits, self.targets),
             self.second_moments,
             guard,
+            hypernetwork,
         )
         self.declaring = DeclaringClient(
             *(language_model, name, self.edits, self.targets),
@@ -170,7 +175,7 @@ class EditingClient(NumPyClient):
             If the client sends into secure aggregation only and plain arrays are asked
             for.
         """
-        instruction, memit, own = self._read(config)
+        instruction, editor, own = self._read(config)
         if self.secure_only and instruction.measured and not instruction.secure:
             raise PayloadError(
                 f"Client {self.name!r} sends what it measured into secure aggregation "
@@ -180,10 +185,10 @@ class EditingClient(NumPyClient):
         figures: dict[str, Scalar]
         if instruction.phase == "declare":
             num_edits, figures = self.declaring.declare(
-                parameters, instruction, memit, own
+                parameters, instruction, editor, own
             )
         elif instruction.personal:
-            requests = self._requests(instruction)
+            requests, memit = self._requests(instruction), target_config(editor)
             num_edits = len(requests)
             arrays, figures = self.personal.fit(
                 *(parameters, instruction, memit, own, requests),
@@ -192,7 +197,7 @@ class EditingClient(NumPyClient):
             )
         else:
             arrays, num_edits, figures = self.shared.fit(
-                parameters, instruction, memit, own
+                parameters, instruction, editor, own
             )
         if instruction.secure:
             figures, num_edits = {**figures, NUM_EDITS: num_edits}, 1
@@ -212,7 +217,7 @@ class EditingClient(NumPyClient):
         dict
             Sums and counts, see `flwr_collabedit.evaluation.metrics.MetricSums`.
         """
-        instruction, memit, own = self._read(config)
+        instruction, editor, own = self._read(config)
         if instruction.personal:
             model = self.personal.model(instruction, own)
             deltas, received = model.deltas, model.received
@@ -228,17 +233,17 @@ class EditingClient(NumPyClient):
             total = total + self.scores.own(active, instruction.server_round)
             total = total + self.scores.inactive(self.edits.inside(inactive))
             total = total + self.scores.received(received)
-            total = total + self._residuals(instruction, memit)
+            total = total + self._residuals(instruction, editor)
         loss = total.mean("target-loss") or 0.0
         num_cases = sum(map(len, active.values()))
         return loss, num_cases, {**total.to_flat(), **self._head(instruction)}
 
     def _read(
         self, config: Mapping[str, Scalar]
-    ) -> tuple[Instruction, MemitConfig, EditedModel]:
+    ) -> tuple[Instruction, EditorConfig, EditedModel]:
         instruction = Instruction.from_config(config)
-        memit = read_config(instruction.hyperparameters)
-        own = described(self.language_model, memit.layers)
+        editor = read_config(instruction.hyperparameters)
+        own = described(self.language_model, editor.layers)
         if own.fingerprint != instruction.fingerprint:
             raise PayloadError(
                 f"Client {self.name!r} holds model {self.language_model.name!r} with "
@@ -246,7 +251,7 @@ class EditingClient(NumPyClient):
                 f"{instruction.fingerprint[:12]}. Load the same model, revision and "
                 "tokenizer on every party."
             )
-        return instruction, memit, own
+        return instruction, editor, own
 
     def _head(self, instruction: Instruction) -> dict[str, str]:
         return {SENDER: self.name, **instruction.reply_config()}
@@ -256,12 +261,13 @@ class EditingClient(NumPyClient):
         enlarged = EditSet.from_json(instruction.augmented)
         return self.edits.requests(instruction.server_round, inactive, enlarged)
 
-    def _residuals(self, instruction: Instruction, memit: MemitConfig) -> MetricSums:
+    def _residuals(self, instruction: Instruction, editor: EditorConfig) -> MetricSums:
         """Return what is left of the round's residuals, where its targets are kept."""
         requests = self._requests(instruction)
         targets = self.targets.known(instruction, requests)
         if targets is None:
             return MetricSums()
+        memit = target_config(editor)  # else there were none to keep
         current = current_values(self.language_model, requests, memit).double()
         residuals = targets.z.to(current) - current
         return MetricSums.of({RESIDUAL_SQUARE: float(residuals.square().sum())})

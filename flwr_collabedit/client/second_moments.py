@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from flwr_collabedit.editors.config import MemitConfig
-from flwr_collabedit.errors import SecondMomentError
+from flwr_collabedit.editors.editor_config import EditorConfig
+from flwr_collabedit.errors import ConfigurationError, SecondMomentError
 
 FindMoments = Callable[[MemitConfig], Mapping[str, Tensor]]
 
@@ -26,13 +27,15 @@ class SecondMoments:
     name: str
     find: FindMoments | None
 
-    def __call__(self, memit: MemitConfig) -> Mapping[str, Tensor]:
+    def __call__(self, config: EditorConfig) -> Mapping[str, Tensor]:
         """Return the second moments.
 
         Raises
         ------
         SecondMomentError
             If the client has none.
+        ConfigurationError
+            If the configuration is not of an editor that solves with them.
         """
         if self.find is None:
             raise SecondMomentError(
@@ -40,4 +43,9 @@ class SecondMoments:
                 "moments, and it has none. Give EditingClient its second_moments, or "
                 "use CollabEdit with the 'synchronous' or 'frozen' schedule."
             )
-        return self.find(memit)
+        if not isinstance(config, MemitConfig):
+            raise ConfigurationError(
+                f"Expected an editor that solves with second moments, found "
+                f"{config.editor!r}. Ask for none."
+            )
+        return self.find(config)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from flwr.common import Scalar
 from torch import Tensor
@@ -14,7 +15,9 @@ from flwr_collabedit.client.second_moments import SecondMoments
 from flwr_collabedit.client.upload_guard import UploadGuard
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.edited_model import EditedModel
-from flwr_collabedit.editors.config import MemitConfig
+from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.editors.editor_config import EditorConfig
+from flwr_collabedit.editors.kinds import KINDS, EditorParts, target_config
 from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.messages.instruction import Instruction
 from flwr_collabedit.messages.payloads import (
@@ -45,6 +48,8 @@ class SharedClient:
         Finds or optimises targets.
     second_moments : SecondMoments
         Asked only where the client is to edit alone.
+    hypernetwork : Path or None
+        File of the editor's trained network, where it has one.
     guard : UploadGuard
         Asked before anything is measured for a plain upload.
     """
@@ -55,12 +60,13 @@ class SharedClient:
     targets: RoundTargets
     second_moments: SecondMoments
     guard: UploadGuard
+    hypernetwork: Path | None = None
 
     def fit(
         self,
         parameters: Arrays,
         instruction: Instruction,
-        memit: MemitConfig,
+        config: EditorConfig,
         own: EditedModel,
     ) -> tuple[Arrays, int, Figures]:
         """Measure edits on the model that is asked for, or write them into a copy.
@@ -69,7 +75,7 @@ class SharedClient:
         ----------
         parameters : list of ndarray
             Cumulative delta ``(d_value, d_key)`` of every edited weight.
-        instruction, memit, own
+        instruction, config, own
             What is asked, the hyperparameters, the model's shapes.
 
         Returns
@@ -93,16 +99,23 @@ class SharedClient:
         deltas: Mapping[str, Tensor] = {}
         if instruction.measured_on == "current":
             deltas = unpack_deltas(parameters, own)
-        began = time.perf_counter()
-        is_start = starts_round(instruction, parameters)
-        targets = self.targets.find(instruction, memit, requests, deltas, is_start)
-        measuring = time.perf_counter()
-        work = EditWork(self.lm, memit, instruction, deltas)
-        if work.is_alone:
-            moments = self.second_moments(memit)
-            arrays, square = work.edit_alone(requests, targets.z, moments)
+        parts = EditorParts(
+            ContextTemplates.from_json(instruction.contexts),
+            lambda: self.second_moments(config),
+            self.hypernetwork,
+        )
+        work = EditWork(self.lm, config, instruction, deltas, parts)
+        began = measuring = time.perf_counter()
+        if KINDS[config.editor].keeps_targets:
+            is_start, memit = (
+                starts_round(instruction, parameters),
+                target_config(config),
+            )
+            targets = self.targets.find(instruction, memit, requests, deltas, is_start)
+            measuring = time.perf_counter()
+            arrays, square = work.with_targets(requests, targets.z)
         else:
-            arrays, square = work.measure(requests, targets.z)
+            arrays, square = work.without_targets(requests)
         return (
             arrays,
             len(requests),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -62,4 +62,21 @@ class Editor(Protocol):
             What earlier edits have changed; the result contains it. ``None``: nothing.
         progress : callable or None
             Called with the number of finished requests.
+        """
+
+
+@runtime_checkable
+class MeasuringEditor(Editor, Protocol):
+    """An editor whose layers are all measured at once, without targets."""
+
+    def measure(
+        self, requests: Sequence[EditRequest]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return what each edited weight is solved from, on the model as it is now.
+
+        Returns
+        -------
+        dict of str to (Tensor, Tensor)
+            Keys ``(d_key, n)`` and what the weight is to put out for each in addition,
+            ``(d_value, n)``, float64, by the weight's name.
         """

@@ -7,13 +7,12 @@ from typing import Any
 
 from flwr_collabedit.editor_names import EditorName
 from flwr_collabedit.editors.editor_config import EditorConfig
-from flwr_collabedit.editors.kinds import KINDS
+from flwr_collabedit.editors.kinds import KINDS, check_config
 from flwr_collabedit.editors.published_sets import (
     HyperparameterSet,
     ModelShape,
     published_sets,
 )
-from flwr_collabedit.editors.targets import check_model
 from flwr_collabedit.errors import ConfigurationError, nearest
 from flwr_collabedit.models.language_model import LanguageModel
 
@@ -61,13 +60,13 @@ def hyperparameters_for(
         found = by_name[str(name_or_file)]
     elif name_or_file:
         config = _from_file(Path(name_or_file), editor, by_name, overrides)
-        check_model(lm, config)
+        check_config(lm, config)
         return config
     else:
         found = _fitting(lm, editor, known)
     where = f"the set {found.name!r}"
     config = kind.from_published(found.hyperparameters, where=where, **overrides)
-    check_model(lm, config)
+    check_config(lm, config)
     return config
 
 

@@ -5,7 +5,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from flwr_collabedit.editors.editor import Editor
 from flwr_collabedit.editors.editor_config import EditorConfig
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.editors.pmet_config import PmetConfig
+from flwr_collabedit.editors.targets import check_model
+from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.models.language_model import LanguageModel
 
 
@@ -30,10 +33,17 @@ class EditorParts:
     second_moments : callable
         Gives ``C0`` of each edited weight, ``(d_key, d_key)``, by its name; called by
         editors that need it only.
+    hypernetwork : Path or None
+        File of the trained network; read by editors that need it only.
     """
 
     contexts: ContextTemplates
     second_moments: Callable[[], Mapping[str, Tensor]]
+    hypernetwork: Path | None = None
+
+
+def _check_layers(lm: LanguageModel, config: EditorConfig) -> None:
+    lm.check_layers(config.layers)
 
 
 @dataclass(frozen=True)
@@ -46,10 +56,17 @@ class EditorKind:
         Class of its configuration.
     make : callable
         Makes it from model, configuration and parts.
+    check : callable
+        Raises `ConfigurationError` unless the configuration fits the model.
+    keeps_targets : bool
+        Whether it is a `MemitEditor`: its targets are optimised apart from the solve,
+        so that they can be kept while the model below them changes.
     """
 
     config: type[EditorConfig]
     make: Callable[[LanguageModel, Any, EditorParts], Editor]
+    check: Callable[[LanguageModel, Any], None] = _check_layers
+    keeps_targets: bool = False
 
 
 def _memit(lm: LanguageModel, config: MemitConfig, parts: EditorParts) -> MemitEditor:
@@ -57,8 +74,8 @@ def _memit(lm: LanguageModel, config: MemitConfig, parts: EditorParts) -> MemitE
 
 
 KINDS: Mapping[EditorName, EditorKind] = {
-    "memit": EditorKind(MemitConfig, _memit),
-    "pmet": EditorKind(PmetConfig, _memit),
+    "memit": EditorKind(MemitConfig, _memit, check_model, keeps_targets=True),
+    "pmet": EditorKind(PmetConfig, _memit, check_model, keeps_targets=True),
 }
 
 
@@ -71,6 +88,29 @@ def make_editor(lm: LanguageModel, config: EditorConfig, parts: EditorParts) -> 
         If the configuration does not fit the model.
     """
     return KINDS[config.editor].make(lm, config, parts)
+
+
+def check_config(lm: LanguageModel, config: EditorConfig) -> None:
+    """Raise `ConfigurationError` unless the configuration fits the model."""
+    KINDS[config.editor].check(lm, config)
+
+
+def target_config(config: EditorConfig) -> MemitConfig:
+    """Return the configuration as one of an editor that keeps its targets.
+
+    Raises
+    ------
+    ConfigurationError
+        If its editor has no targets that could be kept or compared.
+    """
+    if not KINDS[config.editor].keeps_targets:
+        able = ", ".join(name for name, kind in KINDS.items() if kind.keeps_targets)
+        raise ConfigurationError(
+            f"Expected an editor that keeps targets ({able}), found {config.editor!r}, "
+            "of which there is nothing to compare. Use one of them, or presence "
+            "'answer'."
+        )
+    return cast(MemitConfig, config)
 
 
 def read_config(text: str) -> EditorConfig:

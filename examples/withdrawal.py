@@ -21,6 +21,7 @@ from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import generate_contexts
 from flwr_collabedit.editors.covariance import estimate_second_moments
+from flwr_collabedit.editors.editor import ModelEdit
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.messages.payloads import read_deltas
 from flwr_collabedit.models.fingerprint import describe
@@ -88,7 +89,7 @@ editor = MemitEditor(lm, memit, contexts, moments)
 batch = editor.edit(
     [case.request for case in cases],
     layer_schedule="frozen",
-    history=EditHistory("d4s"),
+    start=ModelEdit(history=EditHistory("d4s")),
 ).deltas
 compare("20 rounds against one batch", rounds, list(batch.values()))
 compare("20 rounds in another order", shuffled, rounds)

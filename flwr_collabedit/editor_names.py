@@ -37,6 +37,20 @@ _STRATEGIES: Mapping[Exchanged, str] = {
 }
 
 
+def keeps_targets(editor: EditorName) -> bool:
+    """Return whether an editor optimises targets apart from the solve.
+
+    Such targets are kept while the model below them changes, so that layers can be
+    measured one after another and others can write what one party optimised.
+    """
+    return editor in ("memit", "pmet", "alphaedit")
+
+
+def needs_hypernetwork(editor: EditorName) -> bool:
+    """Return whether an editor works with a network that was trained for it."""
+    return editor in ("malmen", "mend")
+
+
 def editor_of(hyperparameters: str) -> EditorName:
     """Return the editor that a configuration's JSON names, MEMIT if it names none.
 

@@ -52,6 +52,7 @@ def client_fn(context: Context) -> EditingClient:
         results_folder=folder.cases,
         # From the cache, which the server has filled before the first round.
         second_moments=lambda memit: second_moments(settings, lm, memit),
+        hypernetwork=Path(settings.hypernetwork) if settings.hypernetwork else None,
         personal_folder=folder.personal_state(name),
         known_case=partial(known_case, settings),
         withdrawals=taken_back(settings, index),

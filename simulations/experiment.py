@@ -28,7 +28,9 @@ from flwr_collabedit.editors.chat_cases import chat_case
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates, generate_contexts
 from flwr_collabedit.editors.covariance import estimate_second_moments
+from flwr_collabedit.editors.editor_config import EditorConfig
 from flwr_collabedit.editors.hyperparameters import hyperparameters_for
+from flwr_collabedit.editors.kinds import KINDS, EditorParts
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.evaluation.text_quality import TextQuality
 from flwr_collabedit.messages.edit_set import EditSet
@@ -176,9 +178,11 @@ def text_quality(settings: ExperimentSettings) -> TextQuality | None:
     )
 
 
-def editor_config(settings: ExperimentSettings) -> MemitConfig:
-    """Return the configuration of MEMIT or PMET with the settings' overrides."""
+def editor_config(settings: ExperimentSettings) -> EditorConfig:
+    """Return the editor's configuration with the settings' overrides."""
     overrides: dict[str, Any] = {}
+    if issubclass(KINDS[settings.editor].config, MemitConfig):
+        overrides["second_moment_corpus"] = settings.second_moment_texts
     if settings.second_moment_weight:
         overrides["second_moment_weight"] = settings.second_moment_weight
     if settings.second_moment_samples:
@@ -187,7 +191,6 @@ def editor_config(settings: ExperimentSettings) -> MemitConfig:
         language_model(settings),
         settings.hyperparameters,
         editor=settings.editor,
-        second_moment_corpus=settings.second_moment_texts,
         **overrides,
     )
 
@@ -222,3 +225,18 @@ def second_moments(
         cache_folder=folder,
         progress=progress,
     )
+
+
+def editor_parts(
+    settings: ExperimentSettings, lm: LanguageModel, config: EditorConfig
+) -> EditorParts:
+    """Return what the server's editor is made from, second moments included.
+
+    Those that the editor needs are estimated now, so that clients find them in the
+    cache.
+    """
+    moments: dict[str, Tensor] = {}
+    if isinstance(config, MemitConfig):
+        moments = second_moments(settings, lm, config)
+    network = Path(settings.hypernetwork) if settings.hypernetwork else None
+    return EditorParts(contexts(settings, lm), lambda: moments, network)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flwr_collabedit.edited_model import EditedModel
-from flwr_collabedit.editors.config import MemitConfig
+from flwr_collabedit.editors.editor_config import EditorConfig
 from flwr_collabedit.export.edit_folder import EditCard, package_versions
 from simulations.run_folder import MAY_CHANGE
 from simulations.settings import ExperimentSettings
@@ -13,14 +13,21 @@ from simulations.strategies import METHOD_NAMES
 # Paths, which may tell what is private, and names that a card has fields for.
 _LEFT_OUT = {
     *MAY_CHANGE,
-    *("data", "hyperparameters", "second-moment-texts", "conflict-key", "withdraw"),
+    *(
+        "data",
+        "hyperparameters",
+        "hypernetwork",
+        "second-moment-texts",
+        "conflict-key",
+        "withdraw",
+    ),
     *("model", "num-clients", "num-rounds", "num-edits", "revision"),
 }
 
 
 def edit_card(
     settings: ExperimentSettings,
-    memit: MemitConfig,
+    config: EditorConfig,
     model: EditedModel,
     scores: Mapping[str, Mapping[str, float]],
     num_edits: int,
@@ -29,7 +36,7 @@ def edit_card(
 
     Parameters
     ----------
-    settings, memit, model
+    settings, config, model
         Of the run.
     scores : mapping
         By method, as ``summary.json`` has them.
@@ -45,8 +52,8 @@ def edit_card(
         model=settings.model,
         revision=settings.revision,
         fingerprint=model.fingerprint,
-        layers=memit.layers,
-        editor=memit.to_json(),
+        layers=config.layers,
+        editor=config.to_json(),
         method=METHOD_NAMES[settings.strategy],
         num_edits=num_edits,
         num_clients=settings.num_clients,

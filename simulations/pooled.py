@@ -8,9 +8,9 @@ from torch import Tensor
 
 from flwr_collabedit.algebra.history import EditHistory
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
-from flwr_collabedit.editors.config import MemitConfig
-from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.editor import ModelEdit
+from flwr_collabedit.editors.editor_config import EditorConfig
+from flwr_collabedit.editors.kinds import EditorParts, make_editor
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums
@@ -34,20 +34,19 @@ class PooledResult:
 def edit_pooled(
     settings: ExperimentSettings,
     lm: LanguageModel,
-    memit: MemitConfig,
-    contexts: ContextTemplates,
-    second_moments: Mapping[str, Tensor],
+    config: EditorConfig,
+    parts: EditorParts,
     written: Sequence[Sequence[EditRequest]],
     scored: Sequence[EvaluationCase],
 ) -> PooledResult:
-    """Edit what all clients wrote, as one party with MEMIT itself.
+    """Edit what all clients wrote, as one party with the editor itself.
 
     Round after round, as the clients did; with history ``d4s`` in one batch, which is
     what its rounds must equal.
 
     Parameters
     ----------
-    settings, lm, memit, contexts, second_moments
+    settings, lm, config, parts
         Of the run.
     written : sequence of sequence of EditRequest
         By round.
@@ -55,20 +54,22 @@ def edit_pooled(
         What is scored in the end.
     """
     began = time.perf_counter()
-    editor = MemitEditor(lm, memit, contexts, second_moments)
-    deltas: dict[str, Tensor] = {}
-    history = EditHistory(settings.history, settings.beta_0, settings.beta_1)
-    if history.is_from_base:
+    editor = make_editor(lm, config, parts)
+    # An editor that keeps targets has options that the others have not.
+    options = pooled_options(settings) if isinstance(editor, MemitEditor) else {}
+    edit = ModelEdit(
+        history=EditHistory(settings.history, settings.beta_0, settings.beta_1)
+    )
+    if edit.history.is_from_base:
         written = [[request for requests in written for request in requests]]
     for requests in written:
-        result = editor.edit(
+        edit = editor.edit(
             requests,
-            start=ModelEdit(deltas),
-            history=history,
-            progress=ProgressLog("pooled: targets", len(requests)),
-            **pooled_options(settings),
+            start=edit,
+            progress=ProgressLog("pooled: edits", len(requests)),
+            **options,
         )
-        deltas, history = {**result.deltas}, result.history
+    deltas = {**edit.deltas}
     with applied_deltas(lm, deltas):
         progress = ProgressLog("pooled: prompts scored", len(scored))
         quality = text_quality(settings)

@@ -9,7 +9,7 @@ from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
-from flwr_collabedit.editors.targets import check_model
+from flwr_collabedit.editors.kinds import solve_priors
 from flwr_collabedit.export.edit_folder import DELTA_FILE, save_edit
 from flwr_collabedit.messages.payloads import read_deltas
 from flwr_collabedit.models.fingerprint import describe
@@ -33,9 +33,8 @@ def main(grid: Grid, context: Context) -> None:
     began = time.perf_counter()
     settings = ExperimentSettings.from_context(context)
     clients = experiment.clients_rounds(settings)
-    memit = experiment.editor_config(settings)
+    config = experiment.editor_config(settings)
     lm = experiment.language_model(settings)
-    check_model(lm, memit)
     folder = RunFolder(settings.folder)
     folder.start(settings.to_run_config(), resume=settings.resume)
     makes_key = settings.conflict_policy and not settings.conflict_key
@@ -44,21 +43,27 @@ def main(grid: Grid, context: Context) -> None:
     for name, value in settings.to_run_config().items():
         log(INFO, "setting %s = %r", name, value)
     log(INFO, "Preparing context templates and second moments")
-    contexts = experiment.contexts(settings, lm)
-    moments = experiment.second_moments(settings, lm, memit)
-    model = describe(lm, memit.layers)
+    parts = experiment.editor_parts(settings, lm, config)
+    model = describe(lm, config.layers)
 
     def on_round(report: RoundReport) -> None:
         folder.append_round(report.to_dict())
 
-    strategy = make_strategy(settings, model, memit, contexts, moments, on_round)
+    strategy = make_strategy(
+        settings,
+        model,
+        config,
+        parts.contexts,
+        lambda: solve_priors(lm, config, parts),
+        on_round,
+    )
     # Flower's own loop sends the evaluations.
     rounds, wait_s = settings.num_rounds, settings.exchange_timeout
     result = strategy.start(grid, num_rounds=rounds, timeout=wait_s)
     deltas: dict[str, Tensor] = {}
     if result.arrays:  # clients with personal models leave none
         deltas = read_deltas(result.arrays, model)
-    given = (settings, lm, memit, contexts, moments)
+    given = (settings, lm, config, parts)
     active = active_cases(clients, strategy)
     pooled: PooledResult | None = None
     gaps: dict[str, float] = {}
@@ -78,7 +83,7 @@ def main(grid: Grid, context: Context) -> None:
     summary = summarize_run(settings, strategy.reports, pooled, gaps, seconds)
     summary["conflicts"] = conflicts
     num_edits = num_written(clients, strategy)
-    card = edit_card(settings, memit, model, summary["scores"], num_edits)
+    card = edit_card(settings, config, model, summary["scores"], num_edits)
     if deltas:
         save_edit(folder.path / DELTA_FILE, deltas, card)
     if pooled is not None:

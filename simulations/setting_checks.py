@@ -5,6 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from flwr_collabedit.algebra.history import check_history
 from flwr_collabedit.algebra.schedule import check_schedule, check_sweeps
+from flwr_collabedit.editor_names import (
+    Exchanged,
+    check_exchanged,
+    keeps_targets,
+    needs_hypernetwork,
+)
 from flwr_collabedit.errors import ConfigurationError, shorten
 
 if TYPE_CHECKING:
@@ -43,6 +49,8 @@ _READ_WITH: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "beta_0": ("history", lambda value: value == "dynamic-covariance"),
     "beta_1": ("history", lambda value: value == "dynamic-covariance"),
     "withdraw": ("history", lambda value: value == "d4s"),
+    "hypernetwork": ("editor", needs_hypernetwork),
+    "second_moment_weight": ("editor", keeps_targets),
     "conflict_priority": ("conflict_policy", lambda value: value == "priority"),
     "conflict_key": ("conflict_policy", bool),
     "conflict_augment": (
@@ -69,6 +77,14 @@ _OF_SIMULATIONS = (
 )
 
 
+# What the strategies exchange that do not merge deltas.
+_EXCHANGED: dict[str, Exchanged] = {
+    "collabedit": "sums",
+    "fed-edit": "vectors",
+    "local-only": "nothing",
+}
+
+
 def kebab(name: str) -> str:
     """Return a field's name as the run configuration has it."""
     return name.replace("_", "-")
@@ -82,11 +98,27 @@ def check_combination(settings: "ExperimentSettings") -> None:
     ConfigurationError
         Naming the setting, its value and who reads it.
     """
+    check_exchanged(settings.editor, _EXCHANGED.get(settings.strategy, "deltas"))
+    is_merging = settings.strategy not in _EXCHANGED
+    own = "local" if is_merging and keeps_targets(settings.editor) else None
     schedule, split = check_schedule(
-        settings.layer_schedule, settings.residual_split or None, settings.editor
+        settings.layer_schedule or own,
+        settings.residual_split or None,
+        settings.editor,
     )
     check_sweeps(schedule, split, settings.sweeps, settings.sweep_tolerance)
     _check_read(settings)
+    if needs_hypernetwork(settings.editor) and not settings.hypernetwork:
+        raise ConfigurationError(
+            f"{settings.editor.upper()} edits with a network that was trained for it, "
+            "found no hypernetwork. Train one with `collabedit train-editor` and give "
+            "its absolute path."
+        )
+    if settings.presence == "residual" and not keeps_targets(settings.editor):
+        raise ConfigurationError(
+            f"presence = 'residual' compares targets, and {settings.editor.upper()} "
+            "keeps none. Use 'answer'."
+        )
     if settings.is_deployment:
         _check_deployment(settings)
     if settings.strategy == "collabedit":
@@ -106,7 +138,7 @@ def check_combination(settings: "ExperimentSettings") -> None:
                 f"found layer-schedule = {schedule!r}, residual-split = "
                 f"{settings.residual_split!r}. Leave both out."
             )
-    elif settings.strategy != "collabedit" and schedule == "synchronous":
+    elif is_merging and schedule == "synchronous":
         raise ConfigurationError(
             f"Strategy {settings.strategy!r} merges what clients wrote alone, found "
             "layer-schedule = 'synchronous'. Set it to 'local' or 'frozen'."

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from flwr.app import Context
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
+from flwr_collabedit.editor_names import EditorName
 from flwr_collabedit.errors import ConfigurationError, nearest
 from simulations.round_settings import RoundSettings
 from simulations.setting_checks import NODES, check_combination, kebab
@@ -51,7 +52,10 @@ class ExperimentSettings(RoundSettings):
         Copies of other clients' cases that a client gets, for each case of its own;
         on top of ``num_edits``.
     editor : str
-        ``memit`` or ``pmet``.
+        One of `flwr_collabedit.editor_names.EditorName`; not every strategy can merge
+        the edits of each.
+    hypernetwork : str
+        Absolute path of the trained network that MALMEN and MEND edit with.
     hyperparameters : str
         Name of a published set, or absolute path of a JSON file; empty for what is
         published for the model, see `flwr_collabedit.editors.hyperparameters`.
@@ -69,9 +73,9 @@ class ExperimentSettings(RoundSettings):
     strategy : str
         How clients' edits are merged; see `flwr_collabedit.strategies`.
     layer_schedule, residual_split, wire_dtype, min_replies, fraction_train
-        See `flwr_collabedit.strategies.CollabEditStrategy`; an empty split is the
-        editor's own, 0 replies stands for all. ``local`` and ``frozen`` are the
-        schedules of the strategies that merge deltas.
+        See `flwr_collabedit.strategies.CollabEditStrategy`; an empty schedule or split
+        is the strategy's and the editor's own, 0 replies stands for all. ``local`` and
+        ``frozen`` are the schedules of the strategies that merge deltas.
     sweeps, sweep_tolerance, form
         Of CollabEdit.
     secure_limbs : int
@@ -122,7 +126,8 @@ class ExperimentSettings(RoundSettings):
     dirichlet_alpha: Annotated[float, Field(gt=0)] = 0.5
     sentence_model: str = ""
     shared_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    editor: Literal["memit", "pmet"] = "memit"
+    editor: EditorName = "memit"
+    hypernetwork: str = ""
     hyperparameters: str = ""
     second_moment_weight: Annotated[float, Field(ge=0)] = 0.0
     second_moment_texts: str = "embedded"
@@ -137,7 +142,7 @@ class ExperimentSettings(RoundSettings):
         "ties",
         "fed-edit",
     ] = "collabedit"
-    layer_schedule: Literal["synchronous", "frozen", "local"] = "synchronous"
+    layer_schedule: Literal["", "synchronous", "frozen", "local"] = ""
     residual_split: Literal["", "remaining", "uniform", "square-root"] = ""
     sweeps: Count = 1
     sweep_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -163,7 +168,7 @@ class ExperimentSettings(RoundSettings):
     threads_per_client: Count = 1
     seed: int = 0
 
-    @field_validator("output_folder", "cache_folder", "conflict_key")
+    @field_validator("output_folder", "cache_folder", "conflict_key", "hypernetwork")
     @classmethod
     def _absolute(cls, path: str) -> str:
         if path and not Path(path).is_absolute():

@@ -1,15 +1,13 @@
 """From settings to the strategy that the server runs, and what one party does alike."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-
+from flwr_collabedit.algebra.priors import Priors
 from flwr_collabedit.conflict_resolution import Resolution
 from flwr_collabedit.edited_model import EditedModel
-from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
-from flwr_collabedit.editors.methods import priors_of
+from flwr_collabedit.editors.editor_config import EditorConfig
 from flwr_collabedit.strategies import (
     CollabEditStrategy,
     DeclarationRules,
@@ -41,9 +39,9 @@ METHOD_NAMES = {
 def make_strategy(
     settings: ExperimentSettings,
     model: EditedModel,
-    memit: MemitConfig,
+    config: EditorConfig,
     contexts: ContextTemplates,
-    second_moments: Mapping[str, Tensor],
+    priors: Callable[[], Priors],
     on_round: Callable[[RoundReport], None],
 ) -> EditStrategy:
     """Return the strategy that ``settings.strategy`` names, with its options.
@@ -54,17 +52,17 @@ def make_strategy(
         Checked already, so that no option is given that the strategy does not read.
     model : EditedModel
         What is edited.
-    memit, contexts
+    config, contexts
         Sent to the clients.
-    second_moments : mapping of str to Tensor
-        ``C0`` of each edited weight, ``(d_key, d_key)``; read by CollabEdit only.
+    priors : callable
+        Gives the prior of each edited weight; called for CollabEdit only.
     on_round : callable
         Called with every round's report.
     """
     options: dict[str, Any] = {
-        "layer_schedule": settings.layer_schedule,
+        "layer_schedule": settings.layer_schedule or None,
         "residual_split": settings.residual_split or None,
-        "hyperparameters": memit.to_json(),
+        "hyperparameters": config.to_json(),
         "contexts": contexts.to_json(),
         "wire_dtype": settings.wire_dtype,
         "min_available_nodes": settings.num_clients,
@@ -95,7 +93,7 @@ def make_strategy(
         case "collabedit":
             return CollabEditStrategy(
                 model,
-                priors_of(memit, second_moments),
+                priors(),
                 sweeps=settings.sweeps,
                 sweep_tolerance=settings.sweep_tolerance,
                 form=settings.form,
@@ -173,9 +171,9 @@ def pooled_options(settings: ExperimentSettings) -> dict[str, Any]:
     The same schedule, split and sweeps as the federation; what ``local`` is to clients,
     canonical MEMIT, is ``synchronous`` to one party.
     """
-    is_local = settings.layer_schedule == "local"
+    schedule = settings.layer_schedule.replace("local", "synchronous")
     return {
-        "layer_schedule": "synchronous" if is_local else settings.layer_schedule,
+        "layer_schedule": schedule or None,
         "residual_split": settings.residual_split or None,
         "sweeps": settings.sweeps,
         "sweep_tolerance": settings.sweep_tolerance,

@@ -10,34 +10,46 @@ import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from flwr_collabedit.editor_names import EditorName
+from flwr_collabedit.editor_names import EditorName, keeps_targets
 from flwr_collabedit.errors import ConfigurationError, nearest
 
 LayerSchedule = Literal["synchronous", "frozen", "local"]
-ResidualSplit = Literal["remaining", "uniform", "square-root"]
-# What an editor spreads a residual by that is measured again at every layer. Measured
-# once (``frozen``), only equal shares write the whole of it.
+ResidualSplit = Literal["remaining", "uniform", "square-root", "whole"]
+# What an editor that keeps targets spreads a residual by that is measured again at
+# every layer. Measured once (``frozen``), only equal shares write the whole of it.
 _REMEASURED_SPLITS: dict[EditorName, ResidualSplit] = {
     "memit": "remaining",
     "pmet": "square-root",
+    "alphaedit": "remaining",
 }
 
 
 def check_schedule(
-    schedule: str, split: str | None, editor: EditorName = "memit"
+    schedule: str | None, split: str | None, editor: EditorName = "memit"
 ) -> tuple[LayerSchedule, ResidualSplit]:
     """Return the schedule and its split, for ``None`` the one that the editor uses.
 
-    That is ``remaining`` (MEMIT) or ``square-root`` (PMET), and for both ``uniform``
-    with the ``frozen`` schedule.
+    That is ``synchronous`` with ``remaining`` (MEMIT) or ``square-root`` (PMET), and
+    for both ``uniform`` with the ``frozen`` schedule. Editors that find out by
+    themselves what each layer is to write (MALMEN, FT, ...) have ``frozen`` with
+    ``whole`` and nothing else.
 
     Raises
     ------
     ConfigurationError
         For an unknown name, and for ``synchronous`` or ``local`` with ``uniform``:
         measured again at every layer, equal shares would leave part of the residual
-        unwritten.
+        unwritten; for anything but ``frozen`` and ``whole`` where there is no choice.
     """
+    if not keeps_targets(editor):
+        if schedule not in (None, "frozen") or split not in (None, "whole"):
+            raise ConfigurationError(
+                f"{editor.upper()} finds what each layer writes by itself, all layers "
+                f"on the same model; found layer schedule {schedule!r} and residual "
+                f"split {split!r}. Leave both out."
+            )
+        return "frozen", "whole"
+    schedule = schedule or "synchronous"
     schedules, splits = get_args(LayerSchedule), get_args(ResidualSplit)
     if schedule not in schedules:
         raise ConfigurationError(
@@ -48,6 +60,11 @@ def check_schedule(
     if chosen not in splits:
         raise ConfigurationError(
             f"Unknown residual split {chosen!r}. {nearest(chosen, splits)}"
+        )
+    if chosen == "whole":
+        raise ConfigurationError(
+            f"{editor.upper()} has one residual for all layers, which 'whole' would "
+            "write several times. Leave the split out."
         )
     if schedule != "frozen" and chosen == "uniform":
         raise ConfigurationError(
@@ -65,10 +82,11 @@ def residual_share(index: int, num_layers: int, split: ResidualSplit) -> float:
     layer the whole of it is written once (MEMIT). Measured only once, as CollabEdit's
     published code does, the shares sum to more than one (2.28 for 5 layers).
     ``square-root`` gives ``1 / sqrt(layers left)``: lower layers write more of it, and
-    the last one still all that is left (PMET). ``uniform`` gives ``1 / num_layers``.
+    the last one still all that is left (PMET). ``uniform`` gives ``1 / num_layers``;
+    ``whole`` gives 1, for layers with residuals of their own.
     """
-    if split == "uniform":
-        return 1 / num_layers
+    if split in ("uniform", "whole"):
+        return 1.0 if split == "whole" else 1 / num_layers
     layers_left = num_layers - index
     return 1 / (layers_left if split == "remaining" else math.sqrt(layers_left))
 
@@ -100,6 +118,11 @@ def check_sweeps(
         raise ConfigurationError(
             "Expected sweeps of at least 1 and a sweep tolerance from 0 to below 1, "
             f"found {sweeps} and {tolerance}."
+        )
+    if sweeps > 1 and split == "whole":
+        raise ConfigurationError(
+            f"The editor measures what each layer is to write once, found {sweeps} "
+            "sweeps. Use one sweep, or an editor that keeps targets."
         )
     if sweeps > 1 and schedule == "frozen" and split != "uniform":
         raise ConfigurationError(

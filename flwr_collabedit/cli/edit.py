@@ -39,9 +39,17 @@ def edit(
         ),
     ] = 1,
     layer_schedule: Annotated[
-        LayerSchedule,
-        typer.Option(help="Canonical is synchronous; local is for federations."),
-    ] = "synchronous",
+        LayerSchedule | None,
+        typer.Option(
+            help="Of MEMIT, PMET and AlphaEdit: synchronous is canonical; local is "
+            "for federations.",
+            show_default=False,
+        ),
+    ] = None,
+    hypernetwork: Annotated[
+        Path | None,
+        typer.Option(help="What `train-editor` wrote, for MALMEN and MEND."),
+    ] = None,
     after: Annotated[
         Path | None,
         typer.Option(help="An earlier edit of the same model, to go on from."),
@@ -79,6 +87,7 @@ def edit(
             covariance=covariance,
             sweeps=sweeps,
             layer_schedule=layer_schedule,
+            hypernetwork=hypernetwork,
             after=after,
             chat_template=chat_template,
             score=score,

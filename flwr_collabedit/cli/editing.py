@@ -1,21 +1,27 @@
 """What ``collabedit edit`` does, from the facts to the folder and its table."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from flwr_collabedit.algebra.schedule import LayerSchedule, check_schedule
+from flwr_collabedit.algebra.schedule import LayerSchedule, check_schedule, check_sweeps
 from flwr_collabedit.cli.inputs import find_moments, open_cases, open_model, scored
 from flwr_collabedit.cli.tables import score_table
 from flwr_collabedit.cli.terminal import Terminal
 from flwr_collabedit.data.requests import EvaluationCase
-from flwr_collabedit.editor_names import EditorName
+from flwr_collabedit.editor_names import EditorName, needs_hypernetwork
+from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates, generate_contexts
-from flwr_collabedit.editors.editor import ModelEdit
+from flwr_collabedit.editors.editor import EditResult, ModelEdit
+from flwr_collabedit.editors.editor_config import EditorConfig
 from flwr_collabedit.editors.hyperparameters import hyperparameters_for
+from flwr_collabedit.editors.kinds import EditorParts, make_editor
 from flwr_collabedit.editors.memit import MemitEditor, MemitResult
+from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.export.edit_folder import (
     DELTA_FILE,
     EditCard,
@@ -41,7 +47,8 @@ class EditPlan:
     hyperparameters: str = ""
     covariance: Path | None = None
     sweeps: int = 1
-    layer_schedule: LayerSchedule = "synchronous"
+    layer_schedule: LayerSchedule | None = None
+    hypernetwork: Path | None = None
     after: Path | None = None
     chat_template: bool = False
     score: bool = True
@@ -66,9 +73,9 @@ def edit_alone(
     """
     began = time.perf_counter()
     check_writable(folder)
-    schedule, _ = check_schedule(plan.layer_schedule, None, plan.editor)
+    _check(plan)
     lm = open_model(told, model, revision=revision, dtype=dtype, device=device)
-    memit = hyperparameters_for(lm, plan.hyperparameters, editor=plan.editor)
+    config = hyperparameters_for(lm, plan.hyperparameters, editor=plan.editor)
     cases = open_cases(
         lm,
         plan.facts,
@@ -77,21 +84,21 @@ def edit_alone(
         chat_template=plan.chat_template,
     )
     start, earlier = _earlier(lm, plan.after)
-    layers = tuple(sorted({*memit.layers, *(earlier.layers if earlier else ())}))
-    moments = find_moments(told, lm, memit, plan.covariance)
-    contexts = _contexts(lm, plan)
-    editor = MemitEditor(lm, memit, contexts, moments)
+    layers = tuple(sorted({*config.layers, *(earlier.layers if earlier else ())}))
+    editor = make_editor(lm, config, _parts(told, lm, config, plan))
     scores = {}
     if plan.score:
         with applied_deltas(lm, start):
             scores["before"], _ = scored(told, lm, cases, "before")
-    with told.progress("targets", len(cases)) as update:
+    options: dict[str, Any] = {}
+    if isinstance(editor, MemitEditor):
+        options = {"layer_schedule": plan.layer_schedule, "sweeps": plan.sweeps}
+    with told.progress("facts", len(cases)) as update:
         result = editor.edit(
             [case.request for case in cases],
-            layer_schedule=schedule,
-            sweeps=plan.sweeps,
             start=ModelEdit(start),
             progress=update,
+            **options,
         )
     if plan.score:
         with applied_deltas(lm, result.deltas):
@@ -101,7 +108,7 @@ def edit_alone(
         revision=revision,
         fingerprint=fingerprint(lm, layers),
         layers=layers,
-        editor=memit.to_json(),
+        editor=config.to_json(),
         method=plan.editor.upper(),
         num_edits=len(cases) + (earlier.num_edits if earlier else 0),
         num_rounds=1 + (earlier.num_rounds if earlier else 0),
@@ -123,6 +130,28 @@ def _earlier(
     return deltas, card
 
 
+def _check(plan: EditPlan) -> None:
+    """Check that the options are the editor's, before the model is loaded."""
+    schedule, split = check_schedule(plan.layer_schedule, None, plan.editor)
+    check_sweeps(schedule, split, plan.sweeps, 0.0)
+    if needs_hypernetwork(plan.editor) != (plan.hypernetwork is not None):
+        raise ConfigurationError(
+            f"Expected --hypernetwork with MALMEN and MEND, and only there, found "
+            f"{plan.hypernetwork} with {plan.editor.upper()}. `collabedit "
+            "train-editor` writes one."
+        )
+
+
+def _parts(
+    told: Terminal, lm: LanguageModel, config: EditorConfig, plan: EditPlan
+) -> EditorParts:
+    def moments() -> Mapping[str, Tensor]:
+        assert isinstance(config, MemitConfig)  # of the editors that ask for them
+        return find_moments(told, lm, config, plan.covariance)
+
+    return EditorParts(_contexts(lm, plan), moments, plan.hypernetwork)
+
+
 def _contexts(lm: LanguageModel, plan: EditPlan) -> ContextTemplates:
     # Text before the first turn of a chat is nothing that the model has seen.
     if plan.chat_template:
@@ -132,7 +161,8 @@ def _contexts(lm: LanguageModel, plan: EditPlan) -> ContextTemplates:
 
 def _settings(plan: EditPlan, dtype: str) -> dict[str, object]:
     """Return what the card tells: no path, since a path may name what is private."""
-    hidden = {"facts", "covariance", "after", "hyperparameters", "score"}
+    hidden = {"facts", "covariance", "after", "hyperparameters", "hypernetwork"}
+    hidden |= {"score"}
     told = {
         name.replace("_", "-"): value
         for name, value in asdict(plan).items()
@@ -146,25 +176,26 @@ def _show(
     folder: Path,
     cases: list[EvaluationCase],
     card: EditCard,
-    result: MemitResult,
+    result: EditResult,
     seconds: float,
 ) -> None:
-    before, after = (
-        float(norms.norm())
-        for norms in (result.residual_norms_before, result.residual_norms_after)
-    )
+    norms: dict[str, float] = {}
+    if isinstance(result, MemitResult):
+        norms["residual_norm_before"] = float(result.residual_norms_before.norm())
+        norms["residual_norm_after"] = float(result.residual_norms_after.norm())
     value = {
         "folder": str(folder),
         "edits": len(cases),
         "layers": list(card.layers),
         "scores": card.scores,
-        "residual_norm_before": before,
-        "residual_norm_after": after,
+        **norms,
         "seconds": seconds,
     }
+    left = "; residual norm " + " → ".join(f"{n:.1f}" for n in norms.values())
+    left = left if norms else ""
     text = (
         f"{len(cases)} facts written into layers {', '.join(map(str, card.layers))} of "
-        f"{card.model}; residual norm {before:.1f} → {after:.1f}; {seconds:.1f} s.\n"
+        f"{card.model}{left}; {seconds:.1f} s.\n"
         f"Edit: {folder}\n"
         f'Next: collabedit ask {folder} "{cases[0].rewrite_prompt}"'
     )

@@ -15,6 +15,7 @@ from flwr_collabedit.data.texts import load_texts
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.covariance import estimate
 from flwr_collabedit.editors.hyperparameters import hyperparameters_for
+from flwr_collabedit.editors.kinds import target_config
 from flwr_collabedit.editors.published_moments import (
     import_published,
     published_files,
@@ -104,7 +105,7 @@ def estimate_files(
     memit = (
         MemitConfig(layers=given)
         if given and not plan.hyperparameters
-        else hyperparameters_for(lm, plan.hyperparameters)
+        else target_config(hyperparameters_for(lm, plan.hyperparameters))
     )
     corpus = plan.corpus or EMBEDDED
     texts = (

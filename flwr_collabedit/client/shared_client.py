@@ -15,9 +15,10 @@ from flwr_collabedit.client.second_moments import SecondMoments
 from flwr_collabedit.client.upload_guard import UploadGuard
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.edited_model import EditedModel
+from flwr_collabedit.editor_names import keeps_targets
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.editor_config import EditorConfig
-from flwr_collabedit.editors.kinds import KINDS, EditorParts, target_config
+from flwr_collabedit.editors.kinds import EditorParts, target_config
 from flwr_collabedit.messages.edit_set import EditSet
 from flwr_collabedit.messages.instruction import Instruction
 from flwr_collabedit.messages.payloads import (
@@ -106,7 +107,7 @@ class SharedClient:
         )
         work = EditWork(self.lm, config, instruction, deltas, parts)
         began = measuring = time.perf_counter()
-        if KINDS[config.editor].keeps_targets:
+        if keeps_targets(config.editor):
             is_start, memit = (
                 starts_round(instruction, parameters),
                 target_config(config),

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from flwr_collabedit.algebra.history import EditHistory
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.models.codebook import Codebook
 
@@ -23,10 +24,13 @@ class ModelEdit:
         What is added to each edited weight, ``(d_value, d_key)``, float64.
     codebook : Codebook or None
         What answers in the place of a weight (GRACE).
+    history : EditHistory
+        What the edits so far mean for the next solve, where the editor has one.
     """
 
-    deltas: Mapping[str, Tensor]
+    deltas: Mapping[str, Tensor] = field(default_factory=dict)
     codebook: Codebook | None = None
+    history: EditHistory = field(default_factory=EditHistory)
 
 
 @dataclass(frozen=True, kw_only=True)

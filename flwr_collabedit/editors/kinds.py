@@ -10,12 +10,19 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from flwr_collabedit.editor_names import EditorName, editor_of
+from flwr_collabedit.algebra.priors import Priors
+from flwr_collabedit.editor_names import (
+    EditorName,
+    check_exchanged,
+    editor_of,
+    keeps_targets,
+)
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.editor import Editor
 from flwr_collabedit.editors.editor_config import EditorConfig
 from flwr_collabedit.editors.memit import MemitEditor
+from flwr_collabedit.editors.methods import priors_of
 from flwr_collabedit.editors.pmet_config import PmetConfig
 from flwr_collabedit.editors.targets import check_model
 from flwr_collabedit.errors import ConfigurationError
@@ -58,24 +65,30 @@ class EditorKind:
         Makes it from model, configuration and parts.
     check : callable
         Raises `ConfigurationError` unless the configuration fits the model.
-    keeps_targets : bool
-        Whether it is a `MemitEditor`: its targets are optimised apart from the solve,
-        so that they can be kept while the model below them changes.
+    priors : callable or None
+        Gives the prior of every edited weight's solve, where there is one for sums
+        over the edits.
     """
 
     config: type[EditorConfig]
     make: Callable[[LanguageModel, Any, EditorParts], Editor]
     check: Callable[[LanguageModel, Any], None] = _check_layers
-    keeps_targets: bool = False
+    priors: Callable[[LanguageModel, Any, EditorParts], Priors] | None = None
 
 
 def _memit(lm: LanguageModel, config: MemitConfig, parts: EditorParts) -> MemitEditor:
     return MemitEditor(lm, config, parts.contexts, parts.second_moments())
 
 
+def _target_priors(
+    lm: LanguageModel, config: MemitConfig, parts: EditorParts
+) -> Priors:
+    return priors_of(config, parts.second_moments())
+
+
 KINDS: Mapping[EditorName, EditorKind] = {
-    "memit": EditorKind(MemitConfig, _memit, check_model, keeps_targets=True),
-    "pmet": EditorKind(PmetConfig, _memit, check_model, keeps_targets=True),
+    "memit": EditorKind(MemitConfig, _memit, check_model, _target_priors),
+    "pmet": EditorKind(PmetConfig, _memit, check_model, _target_priors),
 }
 
 
@@ -95,6 +108,20 @@ def check_config(lm: LanguageModel, config: EditorConfig) -> None:
     KINDS[config.editor].check(lm, config)
 
 
+def solve_priors(lm: LanguageModel, config: EditorConfig, parts: EditorParts) -> Priors:
+    """Return the prior of every edited weight, for a server that sums statistics.
+
+    Raises
+    ------
+    ConfigurationError
+        If the editor is no function of sums over the edits.
+    """
+    check_exchanged(config.editor, "sums")
+    priors = KINDS[config.editor].priors
+    assert priors is not None  # of every editor that has sums
+    return priors(lm, config, parts)
+
+
 def target_config(config: EditorConfig) -> MemitConfig:
     """Return the configuration as one of an editor that keeps its targets.
 
@@ -103,8 +130,8 @@ def target_config(config: EditorConfig) -> MemitConfig:
     ConfigurationError
         If its editor has no targets that could be kept or compared.
     """
-    if not KINDS[config.editor].keeps_targets:
-        able = ", ".join(name for name, kind in KINDS.items() if kind.keeps_targets)
+    if not keeps_targets(config.editor):
+        able = ", ".join(name for name in KINDS if keeps_targets(name))
         raise ConfigurationError(
             f"Expected an editor that keeps targets ({able}), found {config.editor!r}, "
             "of which there is nothing to compare. Use one of them, or presence "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from flwr_collabedit.algebra.history import EditHistory, check_history
+from flwr_collabedit.algebra.history import check_history
 from flwr_collabedit.algebra.schedule import (
     LayerSchedule,
     ResidualSplit,
@@ -48,15 +48,12 @@ class MemitResult(EditResult):
         ``(edit,)``, float64.
     sweep_residual_norms : list of float
         Frobenius norm of all residuals at the start of every sweep.
-    history : EditHistory
-        For the edits after these.
     """
 
     targets: Targets
     residual_norms_before: Tensor
     residual_norms_after: Tensor
     sweep_residual_norms: list[float]
-    history: EditHistory
 
 
 class MemitEditor:
@@ -100,12 +97,11 @@ class MemitEditor:
         self,
         requests: Sequence[EditRequest],
         *,
-        layer_schedule: LayerSchedule = "synchronous",
+        layer_schedule: LayerSchedule | None = None,
         residual_split: ResidualSplit | None = None,
         sweeps: int = 1,
         sweep_tolerance: float = 0.0,
         start: ModelEdit | None = None,
-        history: EditHistory | None = None,
         progress: Progress | None = None,
     ) -> MemitResult:
         """Return the deltas that write ``requests``; the model is not changed.
@@ -114,9 +110,9 @@ class MemitEditor:
         ----------
         requests : sequence of EditRequest
             The facts. With none of them the result is ``start``, or zeros.
-        layer_schedule : {"synchronous", "frozen"}
+        layer_schedule : {"synchronous", "frozen"} or None
             Whether a layer is measured with the layers below it already written
-            (canonical MEMIT) or all are measured on the same model.
+            (canonical MEMIT, ``None``) or all are measured on the same model.
         residual_split : {"remaining", "uniform", "square-root"} or None
             Each layer's share of the residual; ``None`` is the editor's own, see
             `flwr_collabedit.algebra.schedule.check_schedule`.
@@ -126,10 +122,8 @@ class MemitEditor:
         sweep_tolerance : float
             Stops before, see `flwr_collabedit.algebra.schedule.sweeps_settled`.
         start : ModelEdit or None
-            What earlier edits have changed; ``None`` for nothing.
-        history : EditHistory or None
-            What earlier edits mean for these, see `flwr_collabedit.algebra.history`:
-            that of the result before, or a new one with its option. ``None``: nothing.
+            What earlier edits have changed, and what their history means for these,
+            see `flwr_collabedit.algebra.history`; ``None`` for nothing.
         progress : callable or None
             Called with the number of finished targets.
 
@@ -141,9 +135,10 @@ class MemitEditor:
             If the second moment does not make the solve well-posed.
         """
         plan = self._plan(layer_schedule, residual_split, sweeps, sweep_tolerance)
-        history = history or EditHistory()
+        start = start or ModelEdit()
+        history = start.history
         check_history(history.option, plan.schedule, sweeps, *history.betas)
-        passes = self._passes(start, history)
+        passes = self._passes(start)
         with (
             passes.clock.phase("targets"),
             applied_deltas(self._lm, passes.seen_deltas),
@@ -173,7 +168,7 @@ class MemitEditor:
         requests: Sequence[EditRequest],
         z: Tensor,
         *,
-        layer_schedule: LayerSchedule = "synchronous",
+        layer_schedule: LayerSchedule | None = None,
         residual_split: ResidualSplit | None = None,
         start: ModelEdit | None = None,
     ) -> LayerPasses:
@@ -191,23 +186,21 @@ class MemitEditor:
         LayerPasses
             With the cumulative deltas and what they were solved from.
         """
-        passes = self._passes(start)
+        passes = self._passes(start or ModelEdit())
         passes.run(requests, z, self._plan(layer_schedule, residual_split))
         return passes
 
-    def _passes(
-        self, start: ModelEdit | None, history: EditHistory | None = None
-    ) -> LayerPasses:
+    def _passes(self, start: ModelEdit) -> LayerPasses:
         return LayerPasses(
             self._lm,
             self._config,
             self._contexts,
             self._priors,
             self._started(start),
-            history or EditHistory(),
+            start.history,
         )
 
-    def _started(self, start: ModelEdit | None) -> dict[str, Tensor]:
+    def _started(self, start: ModelEdit) -> dict[str, Tensor]:
         device = self._lm.device
         zeros = {
             name: torch.zeros(shape, dtype=torch.float64, device=device)
@@ -215,7 +208,7 @@ class MemitEditor:
         }
         given = {
             name: delta.to(device, torch.float64)
-            for name, delta in (start.deltas if start else {}).items()
+            for name, delta in start.deltas.items()
         }
         return {**zeros, **given}
 
@@ -226,7 +219,7 @@ class MemitEditor:
 
     def _plan(
         self,
-        layer_schedule: str,
+        layer_schedule: str | None,
         residual_split: str | None,
         sweeps: int = 1,
         sweep_tolerance: float = 0.0,

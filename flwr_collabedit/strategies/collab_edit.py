@@ -62,14 +62,15 @@ class CollabEditStrategy(WithdrawingStrategy):
         What the solve of every edited weight leaves alone, see
         `flwr_collabedit.algebra.priors`; MEMIT's are ``ridge_priors`` of second moments
         ``C0 = E[k k^T]`` and of ``lambda``. Only the server needs them.
-    layer_schedule : {"synchronous", "frozen", "local"}
-        ``synchronous`` takes one exchange a layer, each measured on the global model
-        with the lower layers of this round merged: canonical MEMIT. ``frozen`` takes
-        one exchange in all, every layer measured on the round's starting model.
-        ``local``, the paper's text, too: each client runs canonical MEMIT alone, for
-        which it needs second moments, and sends what it measured on its own lower
-        layers. The merge then equals pooled at the first layer only.
-    residual_split : {"remaining", "uniform", "square-root"} or None
+    layer_schedule : {"synchronous", "frozen", "local"} or None
+        ``None`` is the editor's own. ``synchronous`` takes one exchange a layer, each
+        measured on the global model with the lower layers of this round merged:
+        canonical MEMIT. ``frozen`` takes one exchange in all, every layer measured on
+        the round's starting model. ``local``, the paper's text, too: each client runs
+        canonical MEMIT alone, for which it needs second moments, and sends what it
+        measured on its own lower layers. The merge then equals pooled at the first
+        layer only.
+    residual_split : {"remaining", "uniform", "square-root", "whole"} or None
         Share of the residual that each layer writes; ``None`` is ``uniform`` for
         frozen, otherwise the editor's own (MEMIT: ``remaining``, PMET:
         ``square-root``).
@@ -109,7 +110,7 @@ class CollabEditStrategy(WithdrawingStrategy):
         model: EditedModel,
         priors: Priors,
         *,
-        layer_schedule: str = "synchronous",
+        layer_schedule: str | None = None,
         residual_split: str | None = None,
         sweeps: int = 1,
         sweep_tolerance: float = 0.0,

@@ -21,6 +21,7 @@ from flwr_collabedit.algebra.mediator import (
     select_relevant,
 )
 from flwr_collabedit.edited_model import EditedModel
+from flwr_collabedit.editor_names import check_exchanged, editor_of
 from flwr_collabedit.errors import ConfigurationError, PayloadError
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.messages.instruction import Instruction
@@ -97,6 +98,7 @@ class FedEditStrategy(EditStrategy):
         **common: Any,
     ) -> None:
         super().__init__(model, **common)
+        check_exchanged(editor_of(self.hyperparameters), "vectors")
         if self.keeper.guard.max_perplexity_increase is not None:
             raise ConfigurationError(
                 "FedEdit cannot undo a round: the models are the clients' own. Leave "

@@ -16,7 +16,7 @@ from flwr_collabedit.algebra.merging import WeightedSum
 from flwr_collabedit.algebra.schedule import check_schedule
 from flwr_collabedit.algebra.sizes import root_mean_square
 from flwr_collabedit.edited_model import EditedModel
-from flwr_collabedit.editor_names import check_exchanged, editor_of
+from flwr_collabedit.editor_names import check_exchanged, editor_of, keeps_targets
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.messages.replies import read_delta_reply
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
@@ -76,10 +76,11 @@ class MergeDeltasStrategy(EditStrategy):
     ----------
     model : EditedModel
         See `EditStrategy`.
-    layer_schedule : {"local", "frozen"}
-        ``local``: canonical MEMIT, the client's own lower layers written. ``frozen``:
-        every layer measured on the round's starting model; with the ``remaining`` split
-        it is what CollabEdit's published code merges.
+    layer_schedule : {"local", "frozen"} or None
+        ``None`` is ``local`` where the editor has a choice: canonical MEMIT, the
+        client's own lower layers written. ``frozen``: every layer measured on the
+        round's starting model; with the ``remaining`` split it is what CollabEdit's
+        published code merges.
     residual_split : {"remaining", "uniform", "square-root"} or None
         Share of the residual that each layer writes; ``None`` as CollabEdit's.
     **common
@@ -90,13 +91,15 @@ class MergeDeltasStrategy(EditStrategy):
         self,
         model: EditedModel,
         *,
-        layer_schedule: str = "local",
+        layer_schedule: str | None = None,
         residual_split: str | None = None,
         **common: Any,
     ) -> None:
         super().__init__(model, **common)
         editor = editor_of(self.hyperparameters)
         check_exchanged(editor, "deltas")
+        if layer_schedule is None and keeps_targets(editor):
+            layer_schedule = "local"
         self.layer_schedule, self.residual_split = check_schedule(
             layer_schedule, residual_split, editor
         )

@@ -13,14 +13,8 @@ from simulations.strategies import METHOD_NAMES
 # Paths, which may tell what is private, and names that a card has fields for.
 _LEFT_OUT = {
     *MAY_CHANGE,
-    *(
-        "data",
-        "hyperparameters",
-        "hypernetwork",
-        "second-moment-texts",
-        "conflict-key",
-        "withdraw",
-    ),
+    *("data", "hyperparameters", "hypernetwork", "second-moment-texts"),
+    *("conflict-key", "withdraw"),
     *("model", "num-clients", "num-rounds", "num-edits", "revision"),
 }
 

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "export": {"errors", "models", "evaluation", "files"},
     "fact_tags": {"errors", "data"},
     "conflict_resolution": {"errors"},
-    "messages": {"errors", "algebra", "evaluation", "edited_model"},
+    "messages": {"editor_names", "errors", "algebra", "evaluation", "edited_model"},
     "strategies": {
         *("errors", "algebra", "evaluation", "edited_model", "messages"),
         *("conflict_resolution", "files", "editor_names"),

@@ -20,13 +20,17 @@ _TOLERANCE = 1e-6
 _UNEXPLAINED = 1e-2
 
 
-def statistics_sizes(found: EditStatistics | SealedFactors) -> tuple[float, float]:
+def statistics_sizes(
+    found: EditStatistics | SealedFactors, *, one_key_an_edit: bool = True
+) -> tuple[float, float]:
     """Return the root mean square norms of keys and residuals.
 
     Parameters
     ----------
     found : EditStatistics or SealedFactors
         Of ``n`` edits.
+    one_key_an_edit : bool
+        Whether there cannot be more keys than edits.
 
     Returns
     -------
@@ -42,7 +46,7 @@ def statistics_sizes(found: EditStatistics | SealedFactors) -> tuple[float, floa
     """
     if isinstance(found, EditStatistics):
         sealed = seal_statistics(found, tolerance=_TOLERANCE)
-        if sealed.rank > found.num_edits:
+        if one_key_an_edit and sealed.rank > found.num_edits:
             raise MatrixError(
                 f"gram has rank {sealed.rank}, but stands for {found.num_edits} edits."
             )

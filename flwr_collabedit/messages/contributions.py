@@ -18,8 +18,17 @@ def as_statistics(found: Contribution) -> EditStatistics:
     return found.statistics() if isinstance(found, SealedFactors) else found
 
 
-def sizes_of(found: Mapping[str, Contribution]) -> dict[str, float]:
+def sizes_of(
+    found: Mapping[str, Contribution], *, one_key_an_edit: bool = True
+) -> dict[str, float]:
     """Return how large the keys of each weight and the residuals are, an edit.
+
+    Parameters
+    ----------
+    found : mapping of str to Contribution
+        By weight.
+    one_key_an_edit : bool
+        Whether there cannot be more keys than edits.
 
     Raises
     ------
@@ -29,7 +38,7 @@ def sizes_of(found: Mapping[str, Contribution]) -> dict[str, float]:
     sizes = {"residuals": 0.0}
     for name, one in found.items():
         try:
-            keys, residuals = statistics_sizes(one)
+            keys, residuals = statistics_sizes(one, one_key_an_edit=one_key_an_edit)
         except MatrixError as error:
             raise PayloadError(f"{name}: {error}") from None
         sizes[f"keys of {name}"] = keys

@@ -205,15 +205,29 @@ def unpack_statistics(
     form: Form,
     shape: tuple[int, int],
     num_edits: int,
+    *,
+    one_key_an_edit: bool = True,
 ) -> EditStatistics | SealedFactors:
     """Return what the parts stand for: factors as they came, or the two matrices.
+
+    Parameters
+    ----------
+    parts, form
+        As `pack_statistics` gives them.
+    shape : (int, int)
+        ``(d_value, d_key)``.
+    num_edits : int
+        That they stand for.
+    one_key_an_edit : bool
+        Whether the keys can have no more columns; an editor that measures every token
+        of an answer has more.
 
     Raises
     ------
     PayloadError
-        If a shape is not the one that ``shape = (d_value, d_key)`` asks for, a value is
-        not finite, a factor has more columns than there are edits, or the gram is not
-        positive semidefinite to the precision it travelled in.
+        If a shape is not the one that ``shape`` asks for, a value is not finite, a
+        factor has more columns than it may, or the gram is not positive semidefinite
+        to the precision it travelled in.
     """
     first, second = parts
     d_value, d_key = shape
@@ -224,7 +238,7 @@ def unpack_statistics(
     for part, array, wanted in zip(PARTS[form], parts, expected, strict=True):
         _check_array(part, array, wanted)
     if form == "factors":
-        if rank > num_edits:
+        if rank > num_edits and (one_key_an_edit or num_edits == 0 or rank > d_key):
             raise PayloadError(
                 f"key_factor has rank {rank} for only {num_edits} edits."
             )

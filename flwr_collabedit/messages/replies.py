@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flwr_collabedit.editor_names import editor_of, keeps_targets
 from flwr_collabedit.errors import PayloadError, shorten
 from flwr_collabedit.evaluation.metrics import MetricSums
 from flwr_collabedit.messages.array_reading import read_array
@@ -67,9 +68,17 @@ def read_reply(
     arrays, num_edits = checked_records(content, instruction, limits)
 
     def unpack(name: str, parts: Parts) -> Contribution:
-        return unpack_statistics(parts, instruction.form, shapes[name], num_edits)
+        return unpack_statistics(
+            *(parts, instruction.form, shapes[name], num_edits),
+            one_key_an_edit=has_one_key_an_edit(instruction),
+        )
 
     return _unpack_all(arrays, instruction, limits, unpack)
+
+
+def has_one_key_an_edit(instruction: Instruction) -> bool:
+    """Return whether statistics that it asks for have one key for every edit."""
+    return keeps_targets(editor_of(instruction.hyperparameters))
 
 
 def check_same_count(reply: Message, before: Mapping[str, int]) -> None:

@@ -42,7 +42,11 @@ from flwr_collabedit.messages.contributions import (
     to_tensors,
 )
 from flwr_collabedit.messages.instruction import Form
-from flwr_collabedit.messages.replies import check_same_count, read_reply
+from flwr_collabedit.messages.replies import (
+    check_same_count,
+    has_one_key_an_edit,
+    read_reply,
+)
 from flwr_collabedit.strategies.held_replies import HeldReplies
 from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
 from flwr_collabedit.strategies.secure_sum import SecureAggregation, SecureSummation
@@ -246,7 +250,8 @@ class CollabEditStrategy(WithdrawingStrategy):
         def accept(reply: Message) -> None:
             found = read_reply(reply.content, instruction, shapes, self.options.limits)
             check_same_count(reply, report.edits_by_client)
-            held.hold(reply, to_tensors(found), sizes_of(found))
+            sizes = sizes_of(found, one_key_an_edit=has_one_key_an_edit(instruction))
+            held.hold(reply, to_tensors(found), sizes)
 
         with HeldReplies() as held:
             accepted = self.ask(grid, nodes, instruction, accept, report, held)

@@ -84,5 +84,5 @@ def test_json_that_names_no_editor_is_memits():
 def test_another_editors_json_is_refused():
     with pytest.raises(ConfigurationError, match="editor"):
         MemitConfig.from_json(PmetConfig(layers=(1,)).to_json())
-    with pytest.raises(ConfigurationError, match="Unknown editor 'rome'"):
-        read_config('{"editor": "rome", "layers": [1]}')
+    with pytest.raises(ConfigurationError, match="Unknown editor 'roma'"):
+        read_config('{"editor": "roma", "layers": [1]}')

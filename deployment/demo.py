@@ -44,7 +44,7 @@ def main(
         bool, typer.Option("--insecure", help="No TLS, and no keys of SuperNodes.")
     ] = False,
     edits: Annotated[int, typer.Option(help="Facts, of all parties.", min=3)] = 24,
-    output: Annotated[
+    out: Annotated[
         Path | None, typer.Option(help="Folder; made under runs/ by default.")
     ] = None,
 ) -> None:
@@ -56,7 +56,7 @@ def main(
     # As Ctrl-C: what was started is ended.
     signal.signal(signal.SIGTERM, _interrupt)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = (output or Path("runs") / f"deployment-{stamp}").resolve()
+    folder = (out or Path("runs") / f"deployment-{stamp}").resolve()
     with terminal() as told:
         settings = read_settings("deployment", [], folder / "run")
         alike = simulation_of(settings, edits, folder / "simulation")

@@ -1,6 +1,7 @@
 """A user's first hour: facts in a file, an edit, questions, scores."""
 
 import json
+import shutil
 
 import pytest
 from safetensors.torch import load_file
@@ -178,6 +179,24 @@ def test_a_foreign_model_has_no_second_moments_and_is_told_how_to_get_them(
 
     assert result.exit_code == 2
     assert "collabedit covariance" in result.output
+
+
+def test_a_damaged_second_moment_is_an_error_and_not_estimated_again(
+    edit, place, moments, tmp_path
+):
+    folder = tmp_path / "moments"
+    shutil.copytree(moments[1], folder)
+    damaged = sorted(folder.glob("*.safetensors"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+
+    result = called(
+        *("edit", "embedded", place / "facts.csv", "--out", tmp_path / "new"),
+        *("--covariance", folder),
+    )
+
+    assert result.exit_code == 2, result.output
+    assert damaged.name in "".join(result.output.split())
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_edit_in_half_precision_is_asked_in_the_same(place, moments):

@@ -62,7 +62,7 @@ def test_a_deployment_gives_the_weights_of_the_simulation(options, tmp_path):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "deployment.demo", "--edits", "6"),
-            *("--output", str(tmp_path / "demo"), *options),
+            *("--out", str(tmp_path / "demo"), *options),
         ],
         cwd=ROOT,
         capture_output=True,

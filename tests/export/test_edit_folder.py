@@ -1,6 +1,7 @@
 import pytest
 import torch
 from pico import pico_language_model
+from safetensors.torch import load_file, save_file
 
 from flwr_collabedit.errors import ConfigurationError, EditFileError
 from flwr_collabedit.export.edit_folder import (
@@ -41,11 +42,20 @@ def test_what_is_no_edit_is_refused(tmp_path):
 
 
 def test_a_file_of_tensors_without_a_card_is_refused(tmp_path):
-    from safetensors.torch import save_file
-
     save_file({"a": torch.zeros(1)}, tmp_path / DELTA_FILE)
 
     with pytest.raises(EditFileError, match="EditCard"):
+        load_edit(tmp_path)
+
+
+def test_a_card_of_another_version_is_refused(tmp_path):
+    save_edit(tmp_path / DELTA_FILE, {"a": torch.zeros(2, 2)}, CARD)
+    tensors = load_file(tmp_path / DELTA_FILE)
+    newer = CARD.model_dump_json().replace('"version":1', '"version":2')
+    assert newer != CARD.model_dump_json()
+    save_file(tensors, tmp_path / DELTA_FILE, metadata={"card": newer})
+
+    with pytest.raises(EditFileError, match="version"):
         load_edit(tmp_path)
 
 

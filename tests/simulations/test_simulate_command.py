@@ -72,6 +72,14 @@ def test_there_must_be_a_run_to_go_on_with(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_new_folder_and_one_to_go_on_with_exclude_each_other(run, tmp_path):
+    result = called("simulate", "demo", "--out", tmp_path / "a", "--resume", run)
+
+    assert result.exit_code == 2
+    assert "either --out or --resume" in " ".join(result.output.split())
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize("rounds", [0, 1])
 def test_a_run_that_did_not_finish_says_how_to_go_on(rounds, tmp_path, monkeypatch):
     from simulations import launch

@@ -58,7 +58,7 @@ def solve_update(
     """
     d_key, d_value = statistics.d_key, statistics.d_value
     prior = as_float64("prior", prior, shape=(d_key, d_key))
-    _check_symmetric("prior", prior)
+    check_symmetric("prior", prior)
     right_side = as_float64("cross", statistics.cross)
     if delta is not None:
         delta = as_float64("delta", delta, shape=(d_value, d_key))
@@ -163,7 +163,14 @@ def _singular(index: int, pivot: float, matrix: Tensor) -> SingularSystemError:
     )
 
 
-def _check_symmetric(name: str, matrix: Tensor) -> None:
+def check_symmetric(name: str, matrix: Tensor) -> None:
+    """Check that a square matrix is symmetric, to the precision of float32 sums.
+
+    Raises
+    ------
+    MatrixError
+        Calling the matrix ``name``.
+    """
     # The Cholesky factor reads one triangle, so the other would be lost in silence.
     if matrix.numel() == 0:
         return

@@ -29,10 +29,10 @@ def check_schedule(
 ) -> tuple[LayerSchedule, ResidualSplit]:
     """Return the schedule and its split, for ``None`` the one that the editor uses.
 
-    That is ``synchronous`` with ``remaining`` (MEMIT) or ``square-root`` (PMET), and
-    for both ``uniform`` with the ``frozen`` schedule. Editors that find out by
-    themselves what each layer is to write (MALMEN, FT, ...) have ``frozen`` with
-    ``whole`` and nothing else.
+    That is ``synchronous`` with ``remaining`` (MEMIT, AlphaEdit) or ``square-root``
+    (PMET), and for all three ``uniform`` with the ``frozen`` schedule. Editors that
+    find out by themselves what each layer is to write (MALMEN, FT, ...) have
+    ``frozen`` with ``whole`` and nothing else.
 
     Raises
     ------

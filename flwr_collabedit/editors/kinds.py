@@ -17,6 +17,7 @@ from flwr_collabedit.editor_names import (
     editor_of,
     keeps_targets,
 )
+from flwr_collabedit.editors.alpha_edit_config import AlphaEditConfig
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.editor import Editor
@@ -89,6 +90,7 @@ def _target_priors(
 KINDS: Mapping[EditorName, EditorKind] = {
     "memit": EditorKind(MemitConfig, _memit, check_model, _target_priors),
     "pmet": EditorKind(PmetConfig, _memit, check_model, _target_priors),
+    "alphaedit": EditorKind(AlphaEditConfig, _memit, check_model, _target_priors),
 }
 
 

@@ -1,8 +1,8 @@
 """What the editors that optimise targets do differently, in one place.
 
-They share the keys, the solve, the passes over the layers and the optimiser. They
-differ in the loss of a target, in the module whose output the target is compared with
-and in the share of the residual that a layer writes
+They share the keys, the passes over the layers and the optimiser. They differ in the
+loss of a target, in the module whose output the target is compared with, in the prior
+of the solve and in the share of the residual that a layer writes
 (`flwr_collabedit.algebra.schedule.check_schedule`).
 """
 
@@ -13,11 +13,14 @@ from typing import Any
 from torch import Tensor
 
 from flwr_collabedit.algebra.priors import Prior, RidgePrior
+from flwr_collabedit.algebra.projection import NullSpacePrior
 from flwr_collabedit.editor_names import EditorName
+from flwr_collabedit.editors.alpha_edit_config import AlphaEditConfig
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.pmet import PmetLoss
 from flwr_collabedit.editors.pmet_config import PmetConfig
 from flwr_collabedit.editors.target_loss import MemitLoss, TargetLoss
+from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.models.language_model import LanguageModel
 
 
@@ -50,6 +53,10 @@ def _ridge(config: MemitConfig, second_moment: Tensor) -> RidgePrior:
     return RidgePrior(second_moment, config.second_moment_weight)
 
 
+def _null_space(config: AlphaEditConfig, second_moment: Tensor) -> NullSpacePrior:
+    return NullSpacePrior.of(second_moment, config.nullspace_threshold, config.l2)
+
+
 METHODS: Mapping[EditorName, Method] = {
     "memit": Method(MemitConfig, MemitLoss, (LanguageModel.block_name,), _ridge),
     "pmet": Method(
@@ -57,6 +64,9 @@ METHODS: Mapping[EditorName, Method] = {
         PmetLoss,
         (LanguageModel.attention_projection_name, LanguageModel.down_projection_name),
         _ridge,
+    ),
+    "alphaedit": Method(
+        AlphaEditConfig, MemitLoss, (LanguageModel.block_name,), _null_space
     ),
 }
 
@@ -88,6 +98,16 @@ def priors_of(
         The editor's.
     second_moments : mapping of str to Tensor
         ``C0 = E[k k^T]`` of each edited weight, ``(d_key, d_key)``, by its name.
+
+    Raises
+    ------
+    ConfigurationError
+        If the configuration does not fit a second moment; names the weight.
     """
-    prior = method_of(config).prior
-    return {name: prior(config, moment) for name, moment in second_moments.items()}
+    prior, found = method_of(config).prior, {}
+    for name, moment in second_moments.items():
+        try:
+            found[name] = prior(config, moment)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"Prior of {name!r}: {error}") from None
+    return found

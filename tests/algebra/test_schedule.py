@@ -34,6 +34,9 @@ def test_shares_of_four_layers(split, shares):
         ("pmet", "synchronous", "square-root"),
         ("pmet", "local", "square-root"),
         ("pmet", "frozen", "uniform"),
+        ("alphaedit", "synchronous", "remaining"),
+        ("alphaedit", "local", "remaining"),
+        ("alphaedit", "frozen", "uniform"),
     ],
 )
 def test_each_editor_has_a_split_of_its_own_for_each_schedule(editor, schedule, split):

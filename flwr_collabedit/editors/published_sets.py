@@ -19,6 +19,12 @@ from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.loading import EMBEDDED_MODEL
 from flwr_collabedit.models.weights import weight_shapes
 
+_EMBEDDED_FILES: tuple[tuple[EditorName, str], ...] = (
+    ("memit", "edit"),
+    ("pmet", "edit_pmet"),
+    ("alphaedit", "edit_alphaedit"),
+)
+
 
 class ModelShape(BaseModel):
     """By what a model is recognised: no two of the published ones share all four.
@@ -57,7 +63,7 @@ class HyperparameterSet(BaseModel):
     ----------
     name : str
         Such as ``gpt2-xl``; unique among the sets of an editor.
-    editor : {"memit", "pmet"}
+    editor : str
         Whose they are.
     source : str
         Who published them, file and commit.
@@ -86,7 +92,8 @@ def published_sets() -> tuple[HyperparameterSet, ...]:
         if file.name.endswith(".json")
     ]
     shipped.sort(key=lambda one: (one.editor, one.name))
-    return (_embedded("memit", "edit"), _embedded("pmet", "edit_pmet"), *shipped)
+    embedded = [_embedded(*one) for one in _EMBEDDED_FILES]
+    return (*embedded, *shipped)
 
 
 def _embedded(editor: EditorName, file: str) -> HyperparameterSet:

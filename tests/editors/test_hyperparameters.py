@@ -8,6 +8,7 @@ import pytest
 from pico import pico_language_model
 
 from flwr_collabedit.editors import hyperparameters
+from flwr_collabedit.editors.alpha_edit_config import AlphaEditConfig
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.hyperparameters import hyperparameters_for
 from flwr_collabedit.editors.pmet_config import PmetConfig
@@ -73,12 +74,22 @@ TABLE: dict[tuple[str, str], tuple[Any, ...]] = {
         *("llama", 32, 4096, 11008),
     ),
 }
+# AlphaEdit's rows are MEMIT's of the same model, but without lambda and with these.
+THRESHOLD_AND_L2 = {
+    "gpt2-xl": (0.02, 10),
+    "gpt-j-6b": (0.02, 10),
+    "llama3-8b": (0.02, 10),
+    "qwen2.5-7b": (0.02, 1),
+}
+for _name in THRESHOLD_AND_L2:
+    _row = TABLE[_name, "memit"]
+    TABLE[_name, "alphaedit"] = (*_row[:6], None, *_row[7:])
 SHIPPED = {(one.name, one.editor): one for one in published_sets()}
-KINDS = {"memit": MemitConfig, "pmet": PmetConfig}
+KINDS = {"memit": MemitConfig, "pmet": PmetConfig, "alphaedit": AlphaEditConfig}
 
 
 def test_the_shipped_sets_are_the_published_ones() -> None:
-    embedded = {("embedded", "memit"), ("embedded", "pmet")}
+    embedded = {("embedded", editor) for editor in KINDS}
 
     assert set(SHIPPED) == set(TABLE) | embedded
     assert len(published_sets()) == len(SHIPPED)
@@ -102,6 +113,8 @@ def test_a_shipped_set_has_the_published_values(name: str, editor: str) -> None:
     assert found.second_moment_dtype == "float32"
     if isinstance(found, PmetConfig):
         assert found.nll_factor == 1
+    if isinstance(found, AlphaEditConfig):
+        assert (found.nullspace_threshold, found.l2) == THRESHOLD_AND_L2[name]
     # Nothing but what the table has: a key more would be somebody's invention.
     assert len(shipped.hyperparameters) == (12 if editor == "memit" else 13)
 
@@ -125,7 +138,12 @@ def test_a_model_has_one_set_of_an_editor_at_most(editor: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("editor", "file"), [("memit", "edit.json"), ("pmet", "edit_pmet.json")]
+    ("editor", "file"),
+    [
+        ("memit", "edit.json"),
+        ("pmet", "edit_pmet.json"),
+        ("alphaedit", "edit_alphaedit.json"),
+    ],
 )
 def test_the_embedded_model_has_its_own(editor: Any, file: str) -> None:
     lm = load_language_model("embedded")

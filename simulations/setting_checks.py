@@ -50,7 +50,7 @@ _READ_WITH: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "beta_1": ("history", lambda value: value == "dynamic-covariance"),
     "withdraw": ("history", lambda value: value == "d4s"),
     "hypernetwork": ("editor", needs_hypernetwork),
-    "second_moment_weight": ("editor", keeps_targets),
+    "second_moment_weight": ("editor", lambda value: value in ("memit", "pmet")),
     "conflict_priority": ("conflict_policy", lambda value: value == "priority"),
     "conflict_key": ("conflict_policy", bool),
     "conflict_augment": (

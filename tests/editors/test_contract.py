@@ -11,6 +11,7 @@ from pico import pico_language_model
 
 from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.editor_names import EditorName
+from flwr_collabedit.editors.alpha_edit_config import AlphaEditConfig
 from flwr_collabedit.editors.editor import Editor, EditResult
 from flwr_collabedit.editors.editor_config import EditorConfig
 from flwr_collabedit.editors.kinds import (
@@ -26,7 +27,6 @@ from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas, weight_shapes
 
 FEW = REQUESTS[:2]
-# A tiny configuration of every editor.
 # Decay and divergence hold back more than so small a model has to gain.
 _STRONG = {
     "second_moment_weight": 1e-3,
@@ -35,9 +35,17 @@ _STRONG = {
     "kl_factor": 0.0,
     "weight_decay": 0.0,
 }
+
+
+def alpha_edit_config() -> AlphaEditConfig:
+    given = config(**_STRONG).model_dump(exclude={"editor", "second_moment_weight"})
+    return AlphaEditConfig(**given, nullspace_threshold=1.0, l2=1e-3)
+
+
 CONFIGS: Mapping[EditorName, Callable[[], EditorConfig]] = {
     "memit": lambda: config(**_STRONG),
     "pmet": lambda: pmet_config(**_STRONG),
+    "alphaedit": alpha_edit_config,
 }
 
 
@@ -57,7 +65,7 @@ class Subject:
 def parts_for(lm: LanguageModel, settings: EditorConfig, folder: Path) -> EditorParts:
     shapes = weight_shapes(lm, settings.layers)
     moments = {
-        name: torch.eye(d_key, dtype=torch.float64)
+        name: torch.linspace(0.1, 2, d_key, dtype=torch.float64).diag()
         for name, (_, d_key) in shapes.items()
     }
     return EditorParts(CONTEXTS, lambda: moments)

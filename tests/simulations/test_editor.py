@@ -40,7 +40,23 @@ def test_settings_override_pmets_hyperparameters_too():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"editor": "rome"}, "editor = 'rome'"),
+        ({"editor": "roma"}, "editor = 'roma'"),
+        ({"editor": "rome"}, "CollabEdit cannot merge edits of ROME"),
+        ({"editor": "grace", "strategy": "ties"}, "which changes no weight"),
+        ({"editor": "alphaedit", "strategy": "fed-edit"}, "no mediator vectors"),
+        ({"editor": "malmen"}, "collabedit train-editor"),
+        ({"hypernetwork": "/a"}, "not read with editor = 'memit'"),
+        ({"editor": "alphaedit", "second_moment_weight": 2.0}, "not read with editor"),
+        ({"editor": "ft", "strategy": "ties", "sweeps": 2}, "sweeps"),
+        (
+            {"editor": "malmen", "hypernetwork": "/a", "sweeps": 2},
+            "what each layer is to write once",
+        ),
+        (
+            {"editor": "malmen", "hypernetwork": "/a", "layer_schedule": "synchronous"},
+            "by itself",
+        ),
+        ({"editor": "ft", "strategy": "ties", "presence": "residual"}, "keeps none"),
         ({"editor": "pmet", "residual_split": "uniform"}, "'square-root'"),
         (
             {

@@ -6,6 +6,7 @@ import pytest
 import torch
 from flwr.app import Context, RecordDict
 
+from flwr_collabedit.algebra.priors import RidgePrior
 from flwr_collabedit.conflict_resolution import Resolution
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
@@ -20,7 +21,7 @@ from simulations.settings import ExperimentSettings
 from simulations.strategies import make_strategy
 
 MODEL = EditedModel(fingerprint="f", shapes={"a": (2, 3), "b": (2, 3)})
-MOMENTS = {name: torch.eye(3) for name in MODEL.shapes}
+PRIORS = {name: RidgePrior(torch.eye(3), 7.0) for name in MODEL.shapes}
 D4S = {"history": "d4s", "layer_schedule": "frozen"}
 
 
@@ -31,7 +32,7 @@ def settings(folder="/nowhere/run", **config) -> ExperimentSettings:
 
 def made(folder="/nowhere/run", **config):
     memit = MemitConfig(layers=(0, 1), second_moment_weight=7.0)
-    given = (MODEL, memit, ContextTemplates(), MOMENTS, lambda report: None)
+    given = (MODEL, memit, ContextTemplates(), lambda: PRIORS, lambda report: None)
     return make_strategy(settings(folder, **config), *given)
 
 

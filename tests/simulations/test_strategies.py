@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from flwr_collabedit.algebra.priors import RidgePrior
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
@@ -12,7 +13,7 @@ from simulations.settings import ExperimentSettings
 from simulations.strategies import make_strategy, pooled_options
 
 MODEL = EditedModel(fingerprint="f", shapes={"a": (2, 3), "b": (2, 3)})
-MOMENTS = {name: torch.eye(3) for name in MODEL.shapes}
+PRIORS = {name: RidgePrior(torch.eye(3), 7.0) for name in MODEL.shapes}
 
 
 def settings(**config):
@@ -24,7 +25,12 @@ def settings(**config):
 def made(**config):
     memit = MemitConfig(layers=(0, 1), second_moment_weight=7.0)
     return make_strategy(
-        settings(**config), MODEL, memit, ContextTemplates(), MOMENTS, lambda r: None
+        settings(**config),
+        MODEL,
+        memit,
+        ContextTemplates(),
+        lambda: PRIORS,
+        lambda r: None,
     )
 
 
@@ -34,7 +40,7 @@ def test_collab_edit_gets_its_options():
     assert type(found).__name__ == "CollabEditStrategy"
     assert (found.layer_schedule, found.residual_split) == ("frozen", "uniform")
     assert (found.sweeps, found.sweep_tolerance, found.form) == (3, 0.1, "dense")
-    assert found.second_moment_weight == 7.0
+    assert found.priors == PRIORS
 
 
 def test_an_exchange_waits_as_long_as_the_settings_say():
@@ -86,7 +92,10 @@ def test_the_scale_is_the_methods_own_unless_it_is_set():
 @pytest.mark.parametrize(
     ("config", "text"),
     [
-        ({"strategy": "ties"}, "'ties'.*Set it to 'local' or 'frozen'"),
+        (
+            {"strategy": "ties", "layer_schedule": "synchronous"},
+            "'ties'.*Set it to 'local' or 'frozen'",
+        ),
         ({"strategy": "ties", "layer_schedule": "local", "sweeps": 2}, "local"),
         (
             {"strategy": "edit-avg", "layer_schedule": "frozen", "sweeps": 2},

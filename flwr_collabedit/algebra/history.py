@@ -4,11 +4,14 @@
 adds what earlier rounds have edited to the prior, so that the round leaves it alone:
 ``C_t = beta_0 C + beta_1 sum_{s<t} K_s K_s^T`` (Zheng et al., "CollabEdit", ICLR 2025,
 eq. 7, which prints no values; its code has ``beta_1 = lambda``, the weight of the
-second moment, while MEMIT's sequential variant in AlphaEdit's code has 1, the default
-here: then an earlier edit counts as much as a new one). ``d4s`` sums residuals too and
-solves for all rounds at once, always from the base weights (Huang et al., "Reasons and
-Solutions for the Decline in Model Performance after Editing", NeurIPS 2024): any order
-of rounds, and one batch of all, give the same weights.
+second moment). With ``beta_0 = beta_1 = 1``, the default here, an earlier edit counts
+as much as a new one: that is the MEMIT-seq that AlphaEdit is compared with, and with
+AlphaEdit's prior its own ``cache_c`` (Fang et al., "AlphaEdit", ICLR 2025).
+
+``d4s`` sums residuals too and solves for all rounds at once, always from the base
+weights (Huang et al., "Reasons and Solutions for the Decline in Model Performance after
+Editing", NeurIPS 2024): any order of rounds, and one batch of all, give the same
+weights.
 """
 
 from collections.abc import Mapping

@@ -13,11 +13,13 @@ from federation import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numbers_client import numbers_client_fn
 
 from flwr_collabedit.algebra.priors import ridge_priors
 from flwr_collabedit.algebra.projection import NullSpacePrior
+from flwr_collabedit.client.editing_app import make_client_app
 from flwr_collabedit.messages.payloads import read_deltas
-from flwr_collabedit.strategies import CollabEditStrategy
+from flwr_collabedit.strategies import CollabEditStrategy, SecureAggregation
 from simulations.in_process import InProcessGrid
 
 # The eigenvalues of these second moments are from 0.2 to 2.6.
@@ -51,7 +53,7 @@ EDITORS = {
 }
 
 
-def federated(priors, clients, num_rounds, **options):
+def federated(priors, clients, num_rounds, app=None, **options):
     server = CollabEditStrategy(
         MODEL,
         priors,
@@ -62,7 +64,7 @@ def federated(priors, clients, num_rounds, **options):
         evaluate=False,
         **options,
     )
-    grid = InProcessGrid(client_app(clients), len(clients))
+    grid = InProcessGrid(app or client_app(clients), len(clients))
     arrays = server.start(grid, num_rounds=num_rounds).arrays
     return list(read_deltas(arrays, MODEL).values())
 
@@ -154,3 +156,20 @@ def test_alphaedit_with_d4s_is_one_batch_in_any_order():
 
     assert all(torch.equal(a, b) for a, b in zip(found, reverse, strict=True))
     assert gap(found, published(alpha_edit, [batch], "frozen")) < 1e-9
+
+
+def test_alphaedit_by_secure_aggregation_is_the_plain_sum():
+    clients = [[Edits.random(n, n), Edits.random(2, 9 + n)] for n in (3, 1, 0, 4)]
+
+    plain = federated(null_spaces(), clients, 2, form="dense", **SEQUENTIAL)
+    secure = federated(
+        null_spaces(),
+        clients,
+        2,
+        app=make_client_app(numbers_client_fn(clients)),
+        form="dense",
+        secure=SecureAggregation(num_limbs=3),
+        **SEQUENTIAL,
+    )
+
+    assert gap(secure, plain) < 1e-9

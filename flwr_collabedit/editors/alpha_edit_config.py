@@ -22,7 +22,8 @@ class AlphaEditConfig(MemitConfig):
     its code adds to in every batch, is the history ``dynamic-covariance`` with
     ``beta_0 = beta_1 = 1``. That code measures the cached keys once more on the edited
     model, after the batch; here they are the keys that the batch was solved from, which
-    is what a server has.
+    a server has. With the schedule ``synchronous`` they are the same: a layer's keys
+    depend on the layers below, which were written when they were measured.
 
     Attributes
     ----------

@@ -1,7 +1,9 @@
-"""MEMIT and PMET: many facts written into the down-projections of several layers.
+"""MEMIT, PMET and AlphaEdit: many facts written into down-projections of some layers.
 
 Meng et al. "Mass-Editing Memory in a Transformer", ICLR 2023, Algorithm 1; Li et al.
-"PMET: Precise Model Editing in a Transformer", AAAI 2024 makes the same passes.
+"PMET: Precise Model Editing in a Transformer", AAAI 2024 and Fang et al. "AlphaEdit:
+Null-Space Constrained Knowledge Editing for Language Models", ICLR 2025 make the same
+passes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +61,8 @@ class MemitResult(EditResult):
 class MemitEditor:
     """Edits a model with MEMIT and leaves it as it was: the result is a delta.
 
-    With a `flwr_collabedit.editors.pmet_config.PmetConfig` it edits with PMET.
+    With a `flwr_collabedit.editors.pmet_config.PmetConfig` it edits with PMET, with an
+    `flwr_collabedit.editors.alpha_edit_config.AlphaEditConfig` with AlphaEdit.
 
     Parameters
     ----------

@@ -117,6 +117,26 @@ def test_clients_that_edit_alone_follow_alphaedit_too(tmp_path):
     assert gap(found, expected) < 1e-9
 
 
+@pytest.mark.parametrize("schedule", ["synchronous", "frozen"])
+def test_the_cached_keys_are_those_of_the_edited_model_if_synchronous(schedule):
+    lm, moments = model_and_moments("gpt2")
+    start = ModelEdit(history=EditHistory("dynamic-covariance"))
+    requests = [case.request for case in CASES]
+
+    edit = MemitEditor(lm, ALPHAEDIT, CONTEXTS, moments).edit(
+        requests, start=start, layer_schedule=schedule
+    )
+
+    with applied_deltas(lm, edit.deltas):
+        keys = collect_keys(lm, requests, ALPHAEDIT.layers, CONTEXTS)
+    gaps = []
+    for layer in ALPHAEDIT.layers:
+        cache = edit.history.sums[lm.weight_name(layer)].gram.total
+        gaps.append(float((cache - keys[layer] @ keys[layer].T).norm() / cache.norm()))
+    assert gaps[0] < 1e-12
+    assert (gaps[1] < 1e-12) == (schedule == "synchronous")
+
+
 def test_no_mediator_vectors_of_it_are_exchanged():
     lm, _ = model_and_moments("gpt2")
 

@@ -44,8 +44,9 @@ def plain_target(
     request: EditRequest,
     config: MemitConfig,
     contexts: ContextTemplates,
+    place: str = "",
 ) -> PlainTarget:
-    """Return the target of one request."""
+    """Return the target of one request, for the last edited block or a module of it."""
     prompts = [context.replace("{}", request.prompt) for context in contexts.templates]
     encoded = [encode(lm, prompt, request, request.target_new) for prompt in prompts]
     encoded.append(encode(lm, "{} is a", request, None))
@@ -57,7 +58,8 @@ def plain_target(
     for index, (row, target) in enumerate(zip(rows, targets, strict=False)):
         labels[index, len(row) - len(target) : len(row)] = torch.tensor(target)
 
-    block, last = lm.block_name(config.layers[-1]), lm.block_name(lm.num_layers - 1)
+    block = place or lm.block_name(config.layers[-1])
+    last = lm.block_name(lm.num_layers - 1)
     zeros = torch.zeros(lm.hidden_size, dtype=lm.dtype, device=lm.device)
     delta = zeros.requires_grad_()
     seen: dict[str, Tensor] = {}

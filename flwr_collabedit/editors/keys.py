@@ -12,7 +12,7 @@ from torch import Tensor
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
-from flwr_collabedit.editors.methods import target_module
+from flwr_collabedit.editors.methods import target_modules
 from flwr_collabedit.editors.rows import subject_rows
 from flwr_collabedit.models.hooks import trace
 from flwr_collabedit.models.language_model import LanguageModel
@@ -75,7 +75,7 @@ def current_values(
 ) -> Tensor:
     """Return what targets are compared with, at each subject, without any context.
 
-    It is the output of the last edited block (MEMIT) or of its MLP (PMET).
+    It is the output of the last edited block (MEMIT) or of its MLP (PMET, ROME).
 
     Returns
     -------
@@ -87,7 +87,7 @@ def current_values(
         for request in requests
         for row in subject_rows(lm, request, [request.prompt])
     ]
-    name = target_module(lm, config)
+    name = target_modules(lm, config)[-1]
     return _last_states(lm, rows, [name], rows_per_batch, inputs=False)[name]
 
 

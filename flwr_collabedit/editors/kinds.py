@@ -25,6 +25,8 @@ from flwr_collabedit.editors.editor_config import EditorConfig
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.editors.methods import priors_of
 from flwr_collabedit.editors.pmet_config import PmetConfig
+from flwr_collabedit.editors.rome import RomeEditor
+from flwr_collabedit.editors.rome_config import RomeConfig
 from flwr_collabedit.editors.targets import check_model
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.models.language_model import LanguageModel
@@ -87,10 +89,16 @@ def _target_priors(
     return priors_of(config, parts.second_moments())
 
 
+def _rome(lm: LanguageModel, config: RomeConfig, parts: EditorParts) -> RomeEditor:
+    moments = parts.second_moments() if config.adjust_keys else {}
+    return RomeEditor(lm, config, parts.contexts, moments)
+
+
 KINDS: Mapping[EditorName, EditorKind] = {
     "memit": EditorKind(MemitConfig, _memit, check_model, _target_priors),
     "pmet": EditorKind(PmetConfig, _memit, check_model, _target_priors),
     "alphaedit": EditorKind(AlphaEditConfig, _memit, check_model, _target_priors),
+    "rome": EditorKind(RomeConfig, _rome, check_model),
 }
 
 

@@ -9,7 +9,6 @@ passes.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
@@ -27,6 +26,7 @@ from flwr_collabedit.editors.editor import EditResult, ModelEdit, Progress
 from flwr_collabedit.editors.keys import current_values
 from flwr_collabedit.editors.layer_passes import LayerPasses, Plan
 from flwr_collabedit.editors.methods import priors_of
+from flwr_collabedit.editors.start import start_deltas
 from flwr_collabedit.editors.targets import (
     Targets,
     check_model,
@@ -91,8 +91,7 @@ class MemitEditor:
         second_moments: Mapping[str, Tensor],
     ) -> None:
         check_model(lm, config)
-        self._shapes = weight_shapes(lm, config.layers)
-        _check_second_moments(lm, self._shapes, second_moments)
+        check_second_moments(lm, weight_shapes(lm, config.layers), second_moments)
         self._lm, self._config, self._contexts = lm, config, contexts
         self._priors = priors_of(config, second_moments)
 
@@ -199,21 +198,9 @@ class MemitEditor:
             self._config,
             self._contexts,
             self._priors,
-            self._started(start),
+            start_deltas(self._lm, self._config.layers, start),
             start.history,
         )
-
-    def _started(self, start: ModelEdit) -> dict[str, Tensor]:
-        device = self._lm.device
-        zeros = {
-            name: torch.zeros(shape, dtype=torch.float64, device=device)
-            for name, shape in self._shapes.items()
-        }
-        given = {
-            name: delta.to(device, torch.float64)
-            for name, delta in start.deltas.items()
-        }
-        return {**zeros, **given}
 
     def _residual_norms(self, requests: Sequence[EditRequest], z: Tensor) -> Tensor:
         current = current_values(self._lm, requests, self._config)
@@ -249,11 +236,12 @@ def apply(lm: LanguageModel, result: ModelEdit) -> None:
         write_delta(lm, name, delta)
 
 
-def _check_second_moments(
+def check_second_moments(
     lm: LanguageModel,
     shapes: Mapping[str, tuple[int, int]],
     second_moments: Mapping[str, Tensor],
 ) -> None:
+    """Raise `SecondMomentError` unless every weight's ``C0`` is there and fits."""
     for name, (_, d_key) in shapes.items():
         if name not in second_moments:
             raise SecondMomentError(

@@ -3,7 +3,8 @@
 They share the keys, the passes over the layers and the optimiser. They differ in the
 loss of a target, in the module whose output the target is compared with, in the prior
 of the solve and in the share of the residual that a layer writes
-(`flwr_collabedit.algebra.schedule.check_schedule`).
+(`flwr_collabedit.algebra.schedule.check_schedule`). ROME shares the keys and the
+optimiser alone.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from flwr_collabedit.editors.alpha_edit_config import AlphaEditConfig
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.pmet import PmetLoss
 from flwr_collabedit.editors.pmet_config import PmetConfig
+from flwr_collabedit.editors.rome_config import RomeConfig
 from flwr_collabedit.editors.target_loss import MemitLoss, TargetLoss
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.models.language_model import LanguageModel
@@ -33,20 +35,22 @@ class Method:
     config : type
         Class of its configuration.
     loss : callable
-        Makes the loss of its targets from model, rows and configuration.
+        Makes the loss of its targets from model, rows, configuration and the names
+        of its places.
     places : tuple of callable
         Give, for model and layer, the names of the modules whose outputs at the
         subject's last token its deltas are added to. The last one is what the edit is
         to change: targets and current values are its outputs.
-    prior : callable
+    prior : callable or None
         Gives the prior of a weight's solve from the configuration and ``C0``,
-        ``(d_key, d_key)``.
+        ``(d_key, d_key)``; ``None`` for an editor that does not solve for many edits
+        at once.
     """
 
     config: type[MemitConfig]
     loss: Callable[..., TargetLoss]
     places: tuple[Callable[[LanguageModel, int], str], ...]
-    prior: Callable[[Any, Tensor], Prior]
+    prior: Callable[[Any, Tensor], Prior] | None = None
 
 
 def _ridge(config: MemitConfig, second_moment: Tensor) -> RidgePrior:
@@ -68,6 +72,7 @@ METHODS: Mapping[EditorName, Method] = {
     "alphaedit": Method(
         AlphaEditConfig, MemitLoss, (LanguageModel.block_name,), _null_space
     ),
+    "rome": Method(RomeConfig, MemitLoss, (LanguageModel.added_projection_name,)),
 }
 
 
@@ -76,15 +81,15 @@ def method_of(config: MemitConfig) -> Method:
     return METHODS[config.editor]
 
 
-def target_module(lm: LanguageModel, config: MemitConfig) -> str:
-    """Return the name of the module whose output the targets are.
+def target_modules(lm: LanguageModel, config: MemitConfig) -> list[str]:
+    """Return the names of the method's places; targets are the last one's outputs.
 
     Raises
     ------
     ConfigurationError
         If the model's family does not have what the editor changes.
     """
-    return [name(lm, config.layers[-1]) for name in method_of(config).places][-1]
+    return [name(lm, config.layers[-1]) for name in method_of(config).places]
 
 
 def priors_of(
@@ -102,9 +107,16 @@ def priors_of(
     Raises
     ------
     ConfigurationError
-        If the configuration does not fit a second moment; names the weight.
+        If the configuration does not fit a second moment; names the weight. If the
+        editor writes one edit after another.
     """
     prior, found = method_of(config).prior, {}
+    if prior is None:
+        raise ConfigurationError(
+            f"Expected an editor that solves for many edits at once, found "
+            f"{config.editor.upper()}, which writes one after another. Make it with "
+            "make_editor(), or use MEMIT."
+        )
     for name, moment in second_moments.items():
         try:
             found[name] = prior(config, moment)

@@ -42,6 +42,8 @@ class PmetLoss:
         As `flwr_collabedit.editors.target_loss.MemitLoss` has them.
     config : PmetConfig
         Layers, factors and limits.
+    places : sequence of str
+        Names of the output matrices of attention and MLP.
 
     Attributes
     ----------
@@ -54,13 +56,10 @@ class PmetLoss:
         lm: LanguageModel,
         rows: Sequence[Sequence[TargetRow]],
         config: PmetConfig,
+        places: Sequence[str],
     ) -> None:
-        self._lm, self._config = lm, config
+        self._lm, self._config, self._places = lm, config, places
         layer = config.layers[-1]
-        self._places = (
-            lm.attention_projection_name(layer),
-            lm.down_projection_name(layer),
-        )
         # What the block reads; below block 0 are the embeddings, which can be run.
         self._below = lm.block_name(layer - 1) if layer else None
         modules = [*self._places, *([self._below] if self._below else [])]

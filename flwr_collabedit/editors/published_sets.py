@@ -23,6 +23,7 @@ _EMBEDDED_FILES: tuple[tuple[EditorName, str], ...] = (
     ("memit", "edit"),
     ("pmet", "edit_pmet"),
     ("alphaedit", "edit_alphaedit"),
+    ("rome", "edit_rome"),
 )
 
 

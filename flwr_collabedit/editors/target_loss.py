@@ -44,13 +44,16 @@ class TargetLoss(Protocol):
 
 
 class MemitLoss:
-    """MEMIT's loss: one delta, on the output of the last edited block.
+    """MEMIT's loss: one delta, on what the last edited block or its MLP puts out.
 
     For an edit with ``delta`` added there at the subject's last token::
 
         mean over contexts of mean over target tokens of -log p(token)
         + kl_factor * KL(initial || current)   at the subject's last token of "{} is a"
         + weight_decay * ||delta|| / ||h0||^2
+
+    The block adds its MLP's output to the residual stream as it is, so that a delta on
+    either is one on the block's output; they differ in ``h0`` alone.
 
     Parameters
     ----------
@@ -60,6 +63,8 @@ class MemitLoss:
         For each edit its prompt rows, the bare prompt first, then its KL row.
     config : MemitConfig
         Layers and factors of the terms.
+    places : sequence of str
+        Name of the module that ``h0`` is the output of.
     """
 
     def __init__(
@@ -67,10 +72,12 @@ class MemitLoss:
         lm: LanguageModel,
         rows: Sequence[Sequence[TargetRow]],
         config: MemitConfig,
+        places: Sequence[str],
     ) -> None:
-        self._reader = RowReader(lm, config.layers[-1], rows)
+        [place] = places
+        self._reader = RowReader(lm, config.layers[-1], rows, places)
         self._config = config
-        states = self._reader.in_bare_prompts(lambda group: group.hidden[:, 0])
+        states = self._reader.in_bare_prompts(lambda group: group.subject[place])
         self.initial = states[:, None]
         self.keep = self._reader.keep
 

@@ -15,7 +15,7 @@ from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.editor import Progress
-from flwr_collabedit.editors.methods import method_of, target_module
+from flwr_collabedit.editors.methods import method_of, target_modules
 from flwr_collabedit.editors.rows import TargetRow, target_rows
 from flwr_collabedit.editors.target_loss import TargetLoss
 from flwr_collabedit.errors import (
@@ -33,7 +33,7 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 class Targets:
     """What a part of the model should output at each subject's last token.
 
-    That is the last edited block (MEMIT) or its MLP (PMET).
+    That is the last edited block (MEMIT) or its MLP (PMET, ROME).
 
     All on the device of the model, float32 (float64 for a float64 model).
 
@@ -105,7 +105,7 @@ def optimize_targets(
 def check_model(lm: LanguageModel, config: MemitConfig) -> None:
     """Raise :class:`ConfigurationError` unless ``config`` fits the model."""
     lm.check_layers(config.layers)
-    target_module(lm, config)
+    target_modules(lm, config)
     last = lm.num_layers - 1
     if config.loss_layer not in (None, last):
         raise ConfigurationError(
@@ -127,7 +127,8 @@ def _optimize(
     config: MemitConfig,
     progress: Progress,
 ) -> Targets:
-    objective = method_of(config).loss(lm, rows, config)
+    places = target_modules(lm, config)
+    objective = method_of(config).loss(lm, rows, config, places)
     limit = config.clamp_norm_factor * objective.initial.norm(dim=2, keepdim=True)
     delta = torch.zeros_like(objective.initial)  # (edit, place, d_model)
     adam = _Adam(delta, config.learning_rate)

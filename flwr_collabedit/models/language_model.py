@@ -156,6 +156,17 @@ class LanguageModel:
         """Return the name of a layer's down projection in the model."""
         return f"{self.block_name(layer)}.{self.architecture.down_projection}"
 
+    def added_projection_name(self, layer: int) -> str:
+        """Return a layer's down projection where the block adds its output as it is.
+
+        Raises
+        ------
+        ConfigurationError
+            If the family has norms behind its output matrices.
+        """
+        self._attention_projection()
+        return self.down_projection_name(layer)
+
     def attention_projection_name(self, layer: int) -> str:
         """Return the name of a layer's attention output matrix in the model.
 
@@ -164,15 +175,18 @@ class LanguageModel:
         ConfigurationError
             If the family has norms behind its output matrices.
         """
+        return f"{self.block_name(layer)}.{self._attention_projection()}"
+
+    def _attention_projection(self) -> str:
         name = self.architecture.attention_projection
         if name is None:
             raise ConfigurationError(
                 "Expected a family whose attention and MLP add their output matrices' "
                 f"outputs to the residual stream as they are; {self.name!r} is a "
                 f"{self.architecture.family!r} model, with a norm behind each, so that "
-                "PMET's target would not be what the block adds. Use MEMIT."
+                "a target of PMET or ROME would not be what the block adds. Use MEMIT."
             )
-        return f"{self.block_name(layer)}.{name}"
+        return name
 
     def weight_name(self, layer: int) -> str:
         """Return the parameter that an edit of the layer changes."""

@@ -21,6 +21,7 @@ from flwr_collabedit.editors.kinds import (
     make_editor,
     read_config,
 )
+from flwr_collabedit.editors.rome_config import RomeConfig
 from flwr_collabedit.errors import CollabEditError, ConfigurationError
 from flwr_collabedit.evaluation.scoring import score_cases
 from flwr_collabedit.models.language_model import LanguageModel
@@ -42,10 +43,17 @@ def alpha_edit_config() -> AlphaEditConfig:
     return AlphaEditConfig(**given, nullspace_threshold=1.0, l2=1e-3)
 
 
+def rome_config() -> RomeConfig:
+    given = config(**_STRONG).model_dump(exclude={"editor", "second_moment_weight"})
+    # What a random MLP puts out is small beside the residual stream.
+    return RomeConfig(**{**given, "layers": (1,), "clamp_norm_factor": 40.0})
+
+
 CONFIGS: Mapping[EditorName, Callable[[], EditorConfig]] = {
     "memit": lambda: config(**_STRONG),
     "pmet": lambda: pmet_config(**_STRONG),
     "alphaedit": alpha_edit_config,
+    "rome": rome_config,
 }
 
 

@@ -1,0 +1,27 @@
+"""What an editor begins with: zeros for its weights and what earlier edits wrote."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from flwr_collabedit.editors.editor import ModelEdit
+from flwr_collabedit.models.language_model import LanguageModel
+from flwr_collabedit.models.weights import weight_shapes
+
+
+def start_deltas(
+    lm: LanguageModel, layers: Sequence[int], start: ModelEdit | None
+) -> dict[str, Tensor]:
+    """Return the deltas of ``start`` with zeros for the layers that it lacks.
+
+    They are float64, on the device of the model, ``(d_value, d_key)``, and a new
+    dictionary, in which an editor may replace what it changes.
+    """
+    deltas = {
+        name: torch.zeros(shape, dtype=torch.float64, device=lm.device)
+        for name, shape in weight_shapes(lm, layers).items()
+    }
+    for name, delta in (start.deltas if start else {}).items():
+        deltas[name] = delta.to(lm.device, torch.float64)
+    return deltas

@@ -22,6 +22,8 @@ from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.editor import Editor
 from flwr_collabedit.editors.editor_config import EditorConfig
+from flwr_collabedit.editors.grace import GraceEditor, check_grace
+from flwr_collabedit.editors.grace_config import GraceConfig
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.editors.methods import priors_of
 from flwr_collabedit.editors.pmet_config import PmetConfig
@@ -83,6 +85,10 @@ def _memit(lm: LanguageModel, config: MemitConfig, parts: EditorParts) -> MemitE
     return MemitEditor(lm, config, parts.contexts, parts.second_moments())
 
 
+def _grace(lm: LanguageModel, config: GraceConfig, _: EditorParts) -> GraceEditor:
+    return GraceEditor(lm, config)
+
+
 def _target_priors(
     lm: LanguageModel, config: MemitConfig, parts: EditorParts
 ) -> Priors:
@@ -99,6 +105,7 @@ KINDS: Mapping[EditorName, EditorKind] = {
     "pmet": EditorKind(PmetConfig, _memit, check_model, _target_priors),
     "alphaedit": EditorKind(AlphaEditConfig, _memit, check_model, _target_priors),
     "rome": EditorKind(RomeConfig, _rome, check_model),
+    "grace": EditorKind(GraceConfig, _grace, check_grace),
 }
 
 

@@ -24,6 +24,7 @@ _EMBEDDED_FILES: tuple[tuple[EditorName, str], ...] = (
     ("pmet", "edit_pmet"),
     ("alphaedit", "edit_alphaedit"),
     ("rome", "edit_rome"),
+    ("grace", "edit_grace"),
 )
 
 

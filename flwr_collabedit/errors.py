@@ -36,6 +36,10 @@ class NoSecondMomentError(SecondMomentError):
     """No second moment of a model where they are looked for."""
 
 
+class HypernetworkError(CollabEditError, ValueError):
+    """A hypernetwork of another model or other layers, untrained or damaged."""
+
+
 class MatrixError(CollabEditError, ValueError):
     """A matrix whose shape, dtype or entries are not what its name stands for."""
 

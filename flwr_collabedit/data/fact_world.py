@@ -15,10 +15,11 @@ from flwr_collabedit.data.case_draw import CaseDraw
 from flwr_collabedit.data.facts import Fact, FactWorld, Kind
 from flwr_collabedit.data.invented_facts import invented_statements
 from flwr_collabedit.data.requests import EvaluationCase
+from flwr_collabedit.data.training_split import EMBEDDED_SHARE, is_held_out
 from flwr_collabedit.data.world_tables import Statement, read_world_tables
 from flwr_collabedit.errors import ConfigurationError, nearest
 
-Subjects = Literal["real", "invented", "all"]
+Subjects = Literal["real", "invented", "all", "held-out"]
 
 NUM_PERSONS, NUM_ORGANISATIONS = 1200, 600
 _NUM_HELD_OUT = 2
@@ -91,8 +92,9 @@ def embedded_cases(
     num_edits : int
         At least 1 and at most the number of subjects that qualify. One edit per
         subject, because two edits of one subject share a key and contradict.
-    subjects : {"real", "invented", "all"}
-        Which subjects qualify.
+    subjects : {"real", "invented", "all", "held-out"}
+        Which subjects qualify; ``held-out`` for those, real and invented, that no
+        hypernetwork is trained on (`flwr_collabedit.data.training_world`).
     relation : str or None
         Edit only this relation, for example "capital".
     seed : int
@@ -143,11 +145,17 @@ def _candidates(
         subject: [
             fact
             for fact in facts
-            if subjects in ("all", fact.kind) and relation in (None, fact.relation)
+            if _qualifies(fact, subjects) and relation in (None, fact.relation)
         ]
         for subject, facts in world.by_subject.items()
     }
     return {subject: facts for subject, facts in candidates.items() if facts}
+
+
+def _qualifies(fact: Fact, subjects: Subjects) -> bool:
+    if subjects == "held-out":
+        return is_held_out(fact.subject, EMBEDDED_SHARE)
+    return subjects in ("all", fact.kind)
 
 
 def _drawn(facts: list[Fact], rng: random.Random) -> Fact:

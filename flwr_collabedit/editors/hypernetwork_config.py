@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flwr_collabedit.editors.editor_config import Count, Positive
+from flwr_collabedit.editors.editor_config import Count, NonNegative, Positive
 from flwr_collabedit.editors.label_gradients import Reduction, Tokens
 
 FormName = Literal["least-squares", "outer-product"]
@@ -42,3 +42,38 @@ class HypernetworkConfig(BaseModel):
     initial_rate: Positive = 1e-3
     tokens: Tokens = "answer"
     reduction: Reduction = "sum"
+
+
+class TrainingConfig(BaseModel):
+    """How a hypernetwork is trained. Defaults are for the embedded model.
+
+    Attributes
+    ----------
+    num_steps : int
+        Of Adam; in the second half its step sizes fall linearly to 0.
+    edits_per_step : int
+        Facts that are edited together. Published: 512 and more, one epoch.
+    kept_per_edit : int
+        Questions for every edit whose answers are to stay.
+    learning_rate : float
+        Of the blocks, > 0. Published: 1e-5.
+    scalar_learning_rate : float
+        Of the logarithms of learning rates and ``lambda``, > 0.
+    locality_weight : float
+        Of the divergence on what is to stay. Published: 1.
+    max_gradient_norm : float
+        Gradients are scaled down to it, > 0. Published: 1.
+    seed : int
+        Of the network's first weights and of the batches.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_steps: Count = 600
+    edits_per_step: Count = 32
+    kept_per_edit: Count = 2
+    learning_rate: Positive = 1e-3
+    scalar_learning_rate: Positive = 1e-2
+    locality_weight: NonNegative = 1.0
+    max_gradient_norm: Positive = 1.0
+    seed: int = 0

@@ -1,0 +1,184 @@
+"""MALMEN: many facts in one least squares, their targets from a trained network.
+
+Tan, Zhang and Fu, "Massive Editing for Large Language Models via Meta Learning", ICLR
+2024, https://arxiv.org/abs/2311.04661. The network maps each answer token's key and
+gradient to what the weight is to put out in addition, ``D``; the update is
+``D K^T (K K^T + lambda I)^-1``. So it federates by the same two sums as MEMIT's, with
+``lambda I`` in the place of the second moment (Zheng et al., "CollabEdit", ICLR 2025).
+
+The published code, though, takes the mean of the loss over each batch of texts, and
+goes on updating the network's input statistics while it edits: there an edit depends on
+those beside it, and a federation is not what one party with all edits would do. Both
+are options here; the defaults make the sums of clients those of all edits.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flwr_collabedit.algebra.edit_statistics import EditStatistics
+from flwr_collabedit.algebra.history import EditHistory
+from flwr_collabedit.algebra.running_sum import StatisticsSum
+from flwr_collabedit.data.requests import EditRequest
+from flwr_collabedit.editors.editor import EditResult, ModelEdit, Progress
+from flwr_collabedit.editors.hypernetwork_file import TrainedHypernetwork
+from flwr_collabedit.editors.label_gradients import Pair, label_gradients
+from flwr_collabedit.editors.layer_passes import Clock
+from flwr_collabedit.editors.malmen_config import MalmenConfig
+from flwr_collabedit.errors import HypernetworkError
+from flwr_collabedit.models.language_model import LanguageModel
+from flwr_collabedit.models.weights import applied_deltas, weight_shapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class MalmenResult(EditResult):
+    """What an edit changes, and how it went; phases ``measure, solve``.
+
+    Attributes
+    ----------
+    history : EditHistory
+        For the edits after these.
+    """
+
+    history: EditHistory
+
+
+class MalmenEditor:
+    """Edits a model with MALMEN and leaves it as it was: the result is a delta.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model, not edited yet.
+    config : MalmenConfig
+        Hyperparameters.
+    hypernetwork : TrainedHypernetwork
+        Trained on this model and these layers. It is not changed.
+
+    Attributes
+    ----------
+    priors : dict of str to RidgePrior
+        ``lambda I`` of every edited weight.
+
+    Raises
+    ------
+    ConfigurationError
+        If the layers do not fit the model.
+    HypernetworkError
+        If the hypernetwork is untrained, or not one of this model, these layers, this
+        editor or the configuration's fingerprint.
+    """
+
+    def __init__(
+        self, lm: LanguageModel, config: MalmenConfig, hypernetwork: TrainedHypernetwork
+    ) -> None:
+        self._shapes = weight_shapes(lm, config.layers)
+        hypernetwork.check(lm, config.layers, "least-squares")
+        found = hypernetwork.fingerprint
+        if config.hypernetwork not in ("", found):
+            raise HypernetworkError(
+                f"Expected the hypernetwork {config.hypernetwork[:12]} that the "
+                f"hyperparameters name, found {found[:12]}. Give every party a copy of "
+                "one file."
+            )
+        self._lm, self._config = lm, config
+        self._network = deepcopy(hypernetwork.network).to(lm.device)
+        self.priors = hypernetwork.priors()
+
+    def measure(self, requests: Sequence[EditRequest]) -> dict[str, Pair]:
+        """Return what each edited weight is solved from, on the model as it is now.
+
+        Parameters
+        ----------
+        requests : sequence of EditRequest
+            May be empty.
+
+        Returns
+        -------
+        dict of str to (Tensor, Tensor)
+            Keys ``(d_key, token)`` and what the weight is to put out for each in
+            addition, ``(d_value, token)``, float64, by the weight's name.
+        """
+        return self._measure(requests, None)
+
+    def edit(
+        self,
+        requests: Sequence[EditRequest],
+        *,
+        start: ModelEdit | None = None,
+        history: EditHistory | None = None,
+        progress: Progress | None = None,
+    ) -> MalmenResult:
+        """Return the deltas that write ``requests``; the model is not changed.
+
+        Parameters
+        ----------
+        requests : sequence of EditRequest
+            The facts. With none of them the result is ``start``, or zeros.
+        start : ModelEdit or None
+            What earlier edits have changed; ``None`` for nothing.
+        history : EditHistory or None
+            What earlier edits mean for these, see `flwr_collabedit.algebra.history`:
+            that of the result before, or a new one with its option. ``None``: nothing.
+        progress : callable or None
+            Called with the number of requests measured.
+
+        Raises
+        ------
+        SingularSystemError
+            If ``lambda`` does not make the solve well-posed.
+        """
+        history, clock = history or EditHistory(), Clock()
+        deltas = self._started(start)
+        if not requests:
+            return MalmenResult(deltas, history=history)
+        seen = {} if history.is_from_base else deltas
+        with clock.phase("measure"), applied_deltas(self._lm, seen):
+            measured = self._measure(requests, progress)
+        totals = {
+            name: StatisticsSum.of(EditStatistics.from_pairs(*pair))
+            for name, pair in measured.items()
+        }
+        with clock.phase("solve"):
+            for name, prior in self.priors.items():
+                total = totals[name]
+                here = prior.to(total.gram.total)
+                deltas[name] = history.solve(name, total, here, 1.0, deltas[name], None)
+        return MalmenResult(deltas, history=history.plus(totals), seconds=clock.seconds)
+
+    @torch.no_grad()
+    def _measure(
+        self, requests: Sequence[EditRequest], progress: Progress | None
+    ) -> dict[str, Pair]:
+        network = self._network
+        pairs = label_gradients(
+            self._lm,
+            list(self._shapes),
+            requests,
+            tokens=network.config.tokens,
+            reduction=network.config.reduction,
+            rows_per_batch=self._config.rows_per_batch,
+            progress=progress,
+        )
+        if self._config.normalizer == "running":
+            network = deepcopy(network)
+            for name, pair in pairs.items():
+                network.observe(name, *pair)
+        return {
+            name: (keys, network.value_differences(name, keys, gradients).double())
+            for name, (keys, gradients) in pairs.items()
+        }
+
+    def _started(self, start: ModelEdit | None) -> dict[str, Tensor]:
+        device = self._lm.device
+        zeros = {
+            name: torch.zeros(shape, dtype=torch.float64, device=device)
+            for name, shape in self._shapes.items()
+        }
+        given = start.deltas if start else {}
+        return zeros | {
+            name: delta.to(device, torch.float64) for name, delta in given.items()
+        }

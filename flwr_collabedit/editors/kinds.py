@@ -24,13 +24,19 @@ from flwr_collabedit.editors.editor import Editor
 from flwr_collabedit.editors.editor_config import EditorConfig
 from flwr_collabedit.editors.grace import GraceEditor, check_grace
 from flwr_collabedit.editors.grace_config import GraceConfig
+from flwr_collabedit.editors.hypernetwork_file import (
+    TrainedHypernetwork,
+    load_hypernetwork,
+)
+from flwr_collabedit.editors.malmen import MalmenEditor
+from flwr_collabedit.editors.malmen_config import MalmenConfig
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.editors.methods import priors_of
 from flwr_collabedit.editors.pmet_config import PmetConfig
 from flwr_collabedit.editors.rome import RomeEditor
 from flwr_collabedit.editors.rome_config import RomeConfig
 from flwr_collabedit.editors.targets import check_model
-from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.errors import ConfigurationError, HypernetworkError
 from flwr_collabedit.models.language_model import LanguageModel
 
 
@@ -100,12 +106,34 @@ def _rome(lm: LanguageModel, config: RomeConfig, parts: EditorParts) -> RomeEdit
     return RomeEditor(lm, config, parts.contexts, moments)
 
 
+def _malmen(
+    lm: LanguageModel, config: MalmenConfig, parts: EditorParts
+) -> MalmenEditor:
+    return MalmenEditor(lm, config, _hypernetwork(config, parts))
+
+
+def _malmen_priors(
+    lm: LanguageModel, config: MalmenConfig, parts: EditorParts
+) -> Priors:
+    return _malmen(lm, config, parts).priors
+
+
+def _hypernetwork(config: EditorConfig, parts: EditorParts) -> TrainedHypernetwork:
+    if parts.hypernetwork is None:
+        raise HypernetworkError(
+            f"Expected a hypernetwork's file for {config.editor.upper()}, found none. "
+            "Train one with `collabedit train-editor`, and give its file."
+        )
+    return load_hypernetwork(parts.hypernetwork)
+
+
 KINDS: Mapping[EditorName, EditorKind] = {
     "memit": EditorKind(MemitConfig, _memit, check_model, _target_priors),
     "pmet": EditorKind(PmetConfig, _memit, check_model, _target_priors),
     "alphaedit": EditorKind(AlphaEditConfig, _memit, check_model, _target_priors),
     "rome": EditorKind(RomeConfig, _rome, check_model),
     "grace": EditorKind(GraceConfig, _grace, check_grace),
+    "malmen": EditorKind(MalmenConfig, _malmen, priors=_malmen_priors),
 }
 
 

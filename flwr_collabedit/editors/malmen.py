@@ -14,13 +14,11 @@ are options here; the defaults make the sums of clients those of all edits.
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
-from flwr_collabedit.algebra.history import EditHistory
 from flwr_collabedit.algebra.running_sum import StatisticsSum
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.editor import EditResult, ModelEdit, Progress
@@ -31,19 +29,6 @@ from flwr_collabedit.editors.malmen_config import MalmenConfig
 from flwr_collabedit.errors import HypernetworkError
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas, weight_shapes
-
-
-@dataclass(frozen=True, kw_only=True)
-class MalmenResult(EditResult):
-    """What an edit changes, and how it went; phases ``measure, solve``.
-
-    Attributes
-    ----------
-    history : EditHistory
-        For the edits after these.
-    """
-
-    history: EditHistory
 
 
 class MalmenEditor:
@@ -109,9 +94,8 @@ class MalmenEditor:
         requests: Sequence[EditRequest],
         *,
         start: ModelEdit | None = None,
-        history: EditHistory | None = None,
         progress: Progress | None = None,
-    ) -> MalmenResult:
+    ) -> EditResult:
         """Return the deltas that write ``requests``; the model is not changed.
 
         Parameters
@@ -119,10 +103,8 @@ class MalmenEditor:
         requests : sequence of EditRequest
             The facts. With none of them the result is ``start``, or zeros.
         start : ModelEdit or None
-            What earlier edits have changed; ``None`` for nothing.
-        history : EditHistory or None
-            What earlier edits mean for these, see `flwr_collabedit.algebra.history`:
-            that of the result before, or a new one with its option. ``None``: nothing.
+            What earlier edits have changed, and what their history means for these,
+            see `flwr_collabedit.algebra.history`; ``None`` for nothing.
         progress : callable or None
             Called with the number of requests measured.
 
@@ -131,10 +113,10 @@ class MalmenEditor:
         SingularSystemError
             If ``lambda`` does not make the solve well-posed.
         """
-        history, clock = history or EditHistory(), Clock()
-        deltas = self._started(start)
+        start, clock = start or ModelEdit(), Clock()
+        history, deltas = start.history, self._started(start)
         if not requests:
-            return MalmenResult(deltas, history=history)
+            return EditResult(deltas, history=history)
         seen = {} if history.is_from_base else deltas
         with clock.phase("measure"), applied_deltas(self._lm, seen):
             measured = self._measure(requests, progress)
@@ -147,7 +129,7 @@ class MalmenEditor:
                 total = totals[name]
                 here = prior.to(total.gram.total)
                 deltas[name] = history.solve(name, total, here, 1.0, deltas[name], None)
-        return MalmenResult(deltas, history=history.plus(totals), seconds=clock.seconds)
+        return EditResult(deltas, history=history.plus(totals), seconds=clock.seconds)
 
     @torch.no_grad()
     def _measure(
@@ -172,13 +154,13 @@ class MalmenEditor:
             for name, (keys, gradients) in pairs.items()
         }
 
-    def _started(self, start: ModelEdit | None) -> dict[str, Tensor]:
+    def _started(self, start: ModelEdit) -> dict[str, Tensor]:
         device = self._lm.device
         zeros = {
             name: torch.zeros(shape, dtype=torch.float64, device=device)
             for name, shape in self._shapes.items()
         }
-        given = start.deltas if start else {}
         return zeros | {
-            name: delta.to(device, torch.float64) for name, delta in given.items()
+            name: delta.to(device, torch.float64)
+            for name, delta in start.deltas.items()
         }

@@ -25,6 +25,7 @@ _EMBEDDED_FILES: tuple[tuple[EditorName, str], ...] = (
     ("alphaedit", "edit_alphaedit"),
     ("rome", "edit_rome"),
     ("grace", "edit_grace"),
+    ("malmen", "edit_malmen"),
 )
 
 

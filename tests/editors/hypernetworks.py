@@ -65,3 +65,12 @@ def as_trained(
         num_steps=num_steps,
     )
     return TrainedHypernetwork(network, card)
+
+
+def gradient_step(
+    lm: LanguageModel, layers: tuple[int, ...], **changes: object
+) -> TrainedHypernetwork:
+    """Return a network as it is before its training, which goes down the gradient."""
+    weights = weight_shapes(lm, layers)
+    sizes = {"rank": 2, "initial_rate": 0.05, **changes}
+    return as_trained(lm, Hypernetwork(HypernetworkConfig(weights=weights, **sizes)))

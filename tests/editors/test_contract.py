@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from editing import CONTEXTS, REQUESTS, config, pmet_config
+from hypernetworks import gradient_step
 from pico import pico_language_model
 
 from flwr_collabedit.data.requests import EvaluationCase
-from flwr_collabedit.editor_names import EditorName
+from flwr_collabedit.editor_names import EditorName, needs_hypernetwork
 from flwr_collabedit.editors.alpha_edit_config import AlphaEditConfig
 from flwr_collabedit.editors.editor import Editor, EditResult
 from flwr_collabedit.editors.editor_config import EditorConfig
 from flwr_collabedit.editors.grace_config import GraceConfig
+from flwr_collabedit.editors.hypernetwork_file import save_hypernetwork
 from flwr_collabedit.editors.kinds import (
     KINDS,
     EditorParts,
@@ -22,6 +24,7 @@ from flwr_collabedit.editors.kinds import (
     make_editor,
     read_config,
 )
+from flwr_collabedit.editors.malmen_config import MalmenConfig
 from flwr_collabedit.editors.rome_config import RomeConfig
 from flwr_collabedit.errors import CollabEditError, ConfigurationError
 from flwr_collabedit.evaluation.scoring import score_cases
@@ -57,6 +60,7 @@ CONFIGS: Mapping[EditorName, Callable[[], EditorConfig]] = {
     "alphaedit": alpha_edit_config,
     "rome": rome_config,
     "grace": lambda: GraceConfig(layers=(1,), radius=1e-3, num_gradient_steps=20),
+    "malmen": lambda: MalmenConfig(layers=(0, 1)),
 }
 WITHOUT_WEIGHTS = {"grace"}
 
@@ -80,7 +84,11 @@ def parts_for(lm: LanguageModel, settings: EditorConfig, folder: Path) -> Editor
         name: torch.linspace(0.1, 2, d_key, dtype=torch.float64).diag()
         for name, (_, d_key) in shapes.items()
     }
-    return EditorParts(CONTEXTS, lambda: moments)
+    file = None
+    if needs_hypernetwork(settings.editor):
+        file = folder / "hypernetwork.safetensors"
+        save_hypernetwork(file, gradient_step(lm, settings.layers))
+    return EditorParts(CONTEXTS, lambda: moments, file)
 
 
 @pytest.fixture(params=["gpt2", "llama"])

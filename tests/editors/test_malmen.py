@@ -119,12 +119,12 @@ def test_a_later_edit_is_measured_on_the_model_it_starts_from():
 def test_d4s_gives_the_same_for_one_batch_and_for_two():
     lm = double_model("gpt2")
     one = editor(lm)
-    history = EditHistory("d4s")
+    start = ModelEdit(history=EditHistory("d4s"))
 
-    first = one.edit(REQUESTS[:3], history=history)
-    second = one.edit(REQUESTS[3:], start=first, history=first.history)
+    first = one.edit(REQUESTS[:3], start=start)
+    second = one.edit(REQUESTS[3:], start=first)
 
-    together = one.edit(REQUESTS, history=history)
+    together = one.edit(REQUESTS, start=start)
     for name, delta in together.deltas.items():
         torch.testing.assert_close(second.deltas[name], delta, rtol=1e-7, atol=1e-10)
 

@@ -119,6 +119,13 @@ def check_combination(settings: "ExperimentSettings") -> None:
             f"presence = 'residual' compares targets, and {settings.editor.upper()} "
             "keeps none. Use 'answer'."
         )
+    scored = settings.scored_rounds
+    last = 0 if isinstance(scored, int) else max(scored)
+    if last > settings.num_rounds:
+        raise ConfigurationError(
+            f"evaluate-every = {settings.evaluate_every!r} scores round {last}, and "
+            f"there are {settings.num_rounds}. Leave it out, or raise num-rounds."
+        )
     if settings.is_deployment:
         _check_deployment(settings)
     if settings.strategy == "collabedit":

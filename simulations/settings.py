@@ -17,6 +17,7 @@ from simulations.round_settings import RoundSettings
 from simulations.setting_checks import NODES, check_combination, kebab
 
 Count = Annotated[int, Field(ge=1)]
+Rounds = Annotated[str, Field(pattern=r"^[1-9]\d*(, ?[1-9]\d*)+$")]
 
 
 class ExperimentSettings(RoundSettings):
@@ -88,9 +89,9 @@ class ExperimentSettings(RoundSettings):
         Of FedEdit, see `flwr_collabedit.strategies.FedEditStrategy`; a percentile of 0
         takes ``alpha`` itself, 0 vectors is no bound on the server's store.
     evaluate_every, evaluate_before
-        Rounds from one scoring to the next, the last round is always scored; whether
-        the unedited model is scored too. Runs that differ in their strategy only need
-        that once.
+        Rounds from one scoring to the next, or comma-separated rounds to score, two or
+        more; the last round is always scored. Whether the unedited model is scored too:
+        runs that differ in their strategy only need that once.
     generation_tokens, reference_texts
         New tokens of every free text about the edited subjects, 0 for no such text;
         ``embedded`` or a file of what it is held against, see
@@ -160,7 +161,7 @@ class ExperimentSettings(RoundSettings):
     wire_dtype: Literal["float32", "float64"] = "float32"
     min_replies: Annotated[int, Field(ge=0)] = 0
     fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
-    evaluate_every: Count = 1
+    evaluate_every: Count | Rounds = 1
     evaluate_before: bool = True
     generation_tokens: Annotated[int, Field(ge=0)] = 0
     reference_texts: str = ""
@@ -229,6 +230,12 @@ class ExperimentSettings(RoundSettings):
     def to_run_config(self) -> dict[str, str | int | float | bool]:
         """Return the settings under the names that a run configuration uses."""
         return self.model_dump(by_alias=True)
+
+    @property
+    def scored_rounds(self) -> int | tuple[int, ...]:
+        """Rounds from one scoring to the next, or just those that are scored."""
+        every = self.evaluate_every
+        return every if isinstance(every, int) else tuple(map(int, every.split(",")))
 
     @property
     def is_deployment(self) -> bool:

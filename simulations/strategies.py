@@ -70,7 +70,7 @@ def make_strategy(
         "fraction_train": settings.fraction_train,
         "exchange_timeout_s": settings.exchange_timeout,
         "seed": settings.seed,
-        "evaluate_every": settings.evaluate_every,
+        "evaluate_every": settings.scored_rounds,
         "evaluate_before": settings.evaluate_before,
         "declarations": declaration_rules(settings),
         "guard": RoundGuard(

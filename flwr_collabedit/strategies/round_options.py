@@ -1,9 +1,10 @@
 """Options that every editing strategy has: who is waited for, asked and scored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.errors import ConfigurationError, shorten
 from flwr_collabedit.messages.instruction import WireDtype
 from flwr_collabedit.messages.replies import ReplyLimits
 
@@ -40,8 +41,9 @@ class RoundOptions:
         How long an exchange waits for replies, and a round for clients to connect.
     evaluate : bool
         Whether clients score their own cases after every round.
-    evaluate_every : int
-        With ``evaluate``, every so many rounds, and after the last one.
+    evaluate_every : int or sequence of int
+        With ``evaluate``, every so many rounds, or after just these; and after the
+        last one.
     evaluate_before : bool
         Whether, with ``evaluate``, they also score them before the first round: the
         same figures for every strategy, so that a comparison needs them only once.
@@ -67,7 +69,7 @@ class RoundOptions:
     size_factor: float | None = 8.0
     exchange_timeout_s: float = 3600.0
     evaluate: bool = True
-    evaluate_every: int = 1
+    evaluate_every: int | Sequence[int] = 1
     evaluate_before: bool = True
     checkpoint_folder: Path | None = None
     keep_checkpoints: int = 1
@@ -87,9 +89,12 @@ class RoundOptions:
             raise ConfigurationError(
                 f"Expected size_factor above 1 or None, found {self.size_factor}."
             )
-        if self.evaluate_every < 1:
+        every = self.evaluate_every
+        rounds = [every] if isinstance(every, int) else every
+        if min(rounds, default=0) < 1:
             raise ConfigurationError(
-                f"Expected evaluate_every of at least 1, found {self.evaluate_every}."
+                "Expected evaluate_every of at least 1, or a sequence of such rounds, "
+                f"found {shorten(rounds) or 'none'}."
             )
         if not 0 < self.fraction_train <= 1:
             raise ConfigurationError(
@@ -109,5 +114,9 @@ class RoundOptions:
 
     def is_evaluated(self, server_round: int, num_rounds: int) -> bool:
         """Return whether clients are scored after a round."""
-        due = server_round % self.evaluate_every == 0
+        every = self.evaluate_every
+        if isinstance(every, int):
+            due = server_round % every == 0
+        else:
+            due = server_round in (0, *every)
         return self.evaluate and (due or server_round == num_rounds)

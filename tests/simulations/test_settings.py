@@ -51,6 +51,9 @@ def test_settings_survive_a_run_config():
         ),
         ({"sentence-model": "some/model"}, "not read with partition = 'iid'"),
         ({"reference-texts": "embedded"}, "not read with generation-tokens = 0"),
+        ({"evaluate-every": 0}, "evaluate-every.* = 0"),
+        ({"evaluate-every": "0,5"}, "evaluate-every.* = '0,5'"),
+        ({"evaluate-every": "1,3", "num-rounds": 2}, "scores round 3, and there are 2"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(config, text):
@@ -64,6 +67,16 @@ def test_a_sentence_model_is_read_by_the_clusters():
     settings = ExperimentSettings.from_run_config(config)
 
     assert settings.sentence_model == "some/model"
+
+
+@pytest.mark.parametrize(
+    ("value", "rounds"), [(25, 25), ("5", 5), ("1,2", (1, 2)), ("2, 1", (2, 1))]
+)
+def test_rounds_are_scored_at_a_distance_or_by_number(value, rounds):
+    settings = ExperimentSettings.from_run_config({"evaluate-every": value})
+
+    assert settings.scored_rounds == rounds
+    assert ExperimentSettings.from_run_config(settings.to_run_config()) == settings
 
 
 def test_an_override_replaces_the_files_setting(tmp_path):

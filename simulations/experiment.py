@@ -29,6 +29,7 @@ from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates, generate_contexts
 from flwr_collabedit.editors.covariance import estimate_second_moments
 from flwr_collabedit.editors.editor_config import EditorConfig
+from flwr_collabedit.editors.hypernetwork_file import load_hypernetwork
 from flwr_collabedit.editors.hyperparameters import hyperparameters_for
 from flwr_collabedit.editors.kinds import KINDS, EditorParts
 from flwr_collabedit.errors import ConfigurationError
@@ -183,6 +184,10 @@ def editor_config(settings: ExperimentSettings) -> EditorConfig:
     overrides: dict[str, Any] = {}
     if issubclass(KINDS[settings.editor].config, MemitConfig):
         overrides["second_moment_corpus"] = settings.second_moment_texts
+    if settings.hypernetwork:
+        # So that every client edits with the same one.
+        network = load_hypernetwork(Path(settings.hypernetwork))
+        overrides["hypernetwork"] = network.fingerprint
     if settings.second_moment_weight:
         overrides["second_moment_weight"] = settings.second_moment_weight
     if settings.second_moment_samples:

@@ -73,7 +73,7 @@ class Hypernetwork(nn.Module):
             Of the same shapes, in the network's dtype.
         """
         net, index, _ = self._net(name)
-        mapped = net(_rows(keys, gradients).to(self.log_rates), index).T
+        mapped: Tensor = net(_rows(keys, gradients).to(self.log_rates), index).T
         return mapped[: len(keys)], mapped[len(keys) :]
 
     def value_differences(self, name: str, keys: Tensor, gradients: Tensor) -> Tensor:
@@ -89,7 +89,8 @@ class Hypernetwork(nn.Module):
         """
         mapped_keys, mapped_gradients = self(name, keys, gradients)
         products = (keys.to(mapped_keys) * mapped_keys).sum(0)
-        return -self.rate(name) * products * mapped_gradients
+        differences: Tensor = -self.rate(name) * products * mapped_gradients
+        return differences
 
     def rate(self, name: str) -> Tensor:
         """Return the weight's learning rate, a positive scalar."""

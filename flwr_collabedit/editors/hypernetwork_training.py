@@ -150,11 +150,10 @@ class HypernetworkTraining:
 
     def save(self, path: Path) -> None:
         """Write network and optimiser, so that `resume` goes on from here."""
-        names = {one: name for name, one in self._network.named_parameters()}
         state = {
-            f"{names[parameter]}/{key}": value
-            for parameter, values in self._adam.state.items()
-            for key, value in values.items()
+            f"{name}/{key}": value
+            for name, parameter in self._network.named_parameters()
+            for key, value in self._adam.state[parameter].items()
         }
         save_hypernetwork(path, self.result, state)
 

@@ -36,14 +36,13 @@ def ask(
     with terminal(as_json) as told:
         from flwr_collabedit.cli.inputs import open_edit
         from flwr_collabedit.models.chat import chat_prompt
-        from flwr_collabedit.models.weights import applied_deltas
 
-        lm, deltas, card = open_edit(told, edit, dtype=dtype, device=device)
-        chat = card.chat_template
+        lm, saved = open_edit(told, edit, dtype=dtype, device=device)
+        chat = saved.card.chat_template
         texts = [chat_prompt(lm.tokenizer, p) if chat else p for p in prompts]
         asked = (texts, answer or [], max_tokens, top)
         base = _answers(lm, *asked)
-        with applied_deltas(lm, deltas):
+        with saved.applied(lm):
             edited = _answers(lm, *asked)
         _show(told, prompts, base, edited)
 

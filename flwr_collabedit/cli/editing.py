@@ -26,14 +26,14 @@ from flwr_collabedit.export.edit_folder import (
     DELTA_FILE,
     EditCard,
     check_base,
-    load_edit,
+    load_whole_edit,
     package_versions,
     save_edit,
 )
 from flwr_collabedit.files import check_writable
+from flwr_collabedit.models.codebook import applied_edit
 from flwr_collabedit.models.fingerprint import fingerprint
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.weights import applied_deltas
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ def edit_alone(
         limit=plan.limit,
         chat_template=plan.chat_template,
     )
-    start, earlier = _earlier(lm, plan.after)
+    start, earlier = _earlier(lm, plan)
     layers = tuple(sorted({*config.layers, *(earlier.layers if earlier else ())}))
     editor = make_editor(lm, config, _parts(told, lm, config, plan))
     scores = {}
     if plan.score:
-        with applied_deltas(lm, start):
+        with applied_edit(lm, start.deltas, start.codebook):
             scores["before"], _ = scored(told, lm, cases, "before")
     options: dict[str, Any] = {}
     if isinstance(editor, MemitEditor):
@@ -96,12 +96,12 @@ def edit_alone(
     with told.progress("facts", len(cases)) as update:
         result = editor.edit(
             [case.request for case in cases],
-            start=ModelEdit(start),
+            start=start,
             progress=update,
             **options,
         )
     if plan.score:
-        with applied_deltas(lm, result.deltas):
+        with applied_edit(lm, result.deltas, result.codebook):
             scores["after"], _ = scored(told, lm, cases, "after")
     card = EditCard(
         model=model,
@@ -116,18 +116,23 @@ def edit_alone(
         scores=scores,
         packages=package_versions(),
     )
-    save_edit(folder / DELTA_FILE, result.deltas, card)
+    save_edit(folder / DELTA_FILE, result.deltas, card, result.codebook)
     _show(told, folder, cases, card, result, time.perf_counter() - began)
 
 
-def _earlier(
-    lm: LanguageModel, path: Path | None
-) -> tuple[dict[str, Tensor], EditCard | None]:
-    if path is None:
-        return {}, None
-    deltas, card = load_edit(path)
-    check_base(lm, card)
-    return deltas, card
+def _earlier(lm: LanguageModel, plan: EditPlan) -> tuple[ModelEdit, EditCard | None]:
+    if plan.after is None:
+        return ModelEdit(), None
+    saved = load_whole_edit(plan.after)
+    check_base(lm, saved.card)
+    if saved.codebook is not None and plan.editor != "grace":
+        raise ConfigurationError(
+            f"Expected an edit of weights in '{plan.after}' to go on from, found one "
+            f"of {saved.card.method} with a codebook: its keys were taken on the "
+            f"weights that {plan.editor.upper()} would change. Go on with GRACE, or "
+            "edit the weights first."
+        )
+    return ModelEdit(saved.deltas, saved.codebook), saved.card
 
 
 def _check(plan: EditPlan) -> None:

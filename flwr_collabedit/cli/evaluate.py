@@ -60,17 +60,15 @@ def evaluate(
             scored,
         )
         from flwr_collabedit.cli.tables import score_table
-        from flwr_collabedit.export.edit_folder import is_edit
+        from flwr_collabedit.export.edit_folder import SavedEdit, is_edit
         from flwr_collabedit.files import check_writable, replacing
-        from flwr_collabedit.models.weights import applied_deltas
 
         if cases_to is not None:
             check_writable(cases_to.parent)
+        saved: SavedEdit | None = None
         if is_edit(Path(subject)):
-            lm, deltas, card = open_edit(
-                told, Path(subject), dtype=dtype, device=device
-            )
-            chat_template |= card.chat_template
+            lm, saved = open_edit(told, Path(subject), dtype=dtype, device=device)
+            chat_template |= saved.card.chat_template
         else:
             lm = open_model(
                 told,
@@ -79,7 +77,6 @@ def evaluate(
                 dtype=dtype or "float32",
                 device=device,
             )
-            deltas = {}
         cases = open_cases(
             lm,
             facts,
@@ -88,10 +85,10 @@ def evaluate(
             chat_template=chat_template,
         )
         scores = {}
-        if deltas and base:
+        if saved and base:
             scores["base"], _ = scored(told, lm, cases, "the base model")
-        name = "edited" if deltas else "model"
-        with applied_deltas(lm, deltas) if deltas else nullcontext():
+        name = "edited" if saved else "model"
+        with saved.applied(lm) if saved else nullcontext():
             scores[name], lines = scored(told, lm, cases, f"the {name} model")
         if cases_to is not None:
             with replacing(cases_to) as draft:

@@ -20,7 +20,7 @@ from flwr_collabedit.errors import NoSecondMomentError, RequestFormatError
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import summarize
 from flwr_collabedit.evaluation.record_check import check_cases
-from flwr_collabedit.export.edit_folder import EditCard, check_base, load_edit
+from flwr_collabedit.export.edit_folder import SavedEdit, check_base, load_whole_edit
 from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.loading import load_language_model
 
@@ -40,8 +40,8 @@ def open_model(
 
 def open_edit(
     told: Terminal, edit: Path, *, dtype: str, device: str
-) -> tuple[LanguageModel, dict[str, Tensor], EditCard]:
-    """Return an edit's base model, which is not edited, its deltas and its card.
+) -> tuple[LanguageModel, SavedEdit]:
+    """Return an edit's base model, which is not edited, and the edit.
 
     An empty ``dtype`` is the one that the model was edited in.
 
@@ -52,16 +52,16 @@ def open_edit(
     ConfigurationError
         If the model is not the one that was edited.
     """
-    deltas, card = load_edit(edit)
+    saved = load_whole_edit(edit)
     lm = open_model(
         told,
-        card.model,
-        revision=card.revision,
-        dtype=dtype or card.dtype,
+        saved.card.model,
+        revision=saved.card.revision,
+        dtype=dtype or saved.card.dtype,
         device=device,
     )
-    check_base(lm, card)
-    return lm, deltas, card
+    check_base(lm, saved.card)
+    return lm, saved
 
 
 def open_cases(

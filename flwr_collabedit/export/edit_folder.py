@@ -1,13 +1,17 @@
-"""A finished edit on disk: the deltas, and the card that says what they are.
+"""A finished edit on disk: what it changes, and the card that says what that is.
 
 ``delta.safetensors`` holds, for each edited weight, its cumulative delta under the
 weight's name, ``(d_value, d_key)`` float64, with the card in its metadata. It is the
 delta file of DESIGN section 6, whoever made the edit: one party, a simulation, a
-deployment. No fact is in it.
+deployment. A codebook lies in the same file, each of its tensors under ``codebook/``
+and its own name, in the dtype that it has; ``codebook`` in the metadata names the
+module. No fact is in it.
 """
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +23,13 @@ from torch import Tensor
 
 from flwr_collabedit.errors import ConfigurationError, EditFileError
 from flwr_collabedit.files import replacing
+from flwr_collabedit.models.codebook import Codebook, applied_edit
 from flwr_collabedit.models.fingerprint import fingerprint
 from flwr_collabedit.models.language_model import LanguageModel
 
 DELTA_FILE = "delta.safetensors"
+_CODEBOOK = "codebook"
+_BOOK_TENSORS = ("keys", "values", "radii", "labels")
 _PACKAGES = ("flwr-collabedit", "flwr", "torch", "transformers", "datasets")
 
 
@@ -79,7 +86,25 @@ class EditCard(BaseModel):
         return bool(self.settings.get("chat-template"))
 
 
-def save_edit(path: Path, deltas: Mapping[str, Tensor], card: EditCard) -> None:
+@dataclass(frozen=True)
+class SavedEdit:
+    """What a file has: deltas in float64, codebook and card; tensors on the CPU."""
+
+    deltas: dict[str, Tensor]
+    card: EditCard
+    codebook: Codebook | None = None
+
+    def applied(self, lm: LanguageModel) -> AbstractContextManager[None]:
+        """Return a context in which the base model is edited."""
+        return applied_edit(lm, self.deltas, self.codebook)
+
+
+def save_edit(
+    path: Path,
+    deltas: Mapping[str, Tensor],
+    card: EditCard,
+    codebook: Codebook | None = None,
+) -> None:
     """Write a delta file, whole or not at all.
 
     Parameters
@@ -90,14 +115,44 @@ def save_edit(path: Path, deltas: Mapping[str, Tensor], card: EditCard) -> None:
         Cumulative deltas by parameter name, ``(d_value, d_key)``; stored in float64.
     card : EditCard
         What they are.
+    codebook : Codebook or None
+        What answers beside them, if anything does.
     """
     tensors = {name: one.cpu().double().contiguous() for name, one in deltas.items()}
+    metadata = {"card": card.model_dump_json()}
+    if codebook is not None:
+        metadata[_CODEBOOK] = codebook.module
+        tensors |= {
+            f"{_CODEBOOK}/{name}": getattr(codebook, name).cpu().contiguous()
+            for name in _BOOK_TENSORS
+        }
     with replacing(path) as draft:
-        save_file(tensors, draft, metadata={"card": card.model_dump_json()})
+        save_file(tensors, draft, metadata=metadata)
 
 
 def load_edit(path: Path) -> tuple[dict[str, Tensor], EditCard]:
-    """Return the deltas, float64 on the CPU, and the card of an edit.
+    """Return the deltas, float64 on the CPU, and the card of an edit of weights.
+
+    Errors are those of `load_whole_edit`, and:
+
+    Raises
+    ------
+    ConfigurationError
+        If a codebook belongs to the edit: the deltas would not be all of it.
+    """
+    edit = load_whole_edit(path)
+    if edit.codebook is not None:
+        raise ConfigurationError(
+            f"Expected an edit of weights in '{path}', found one of "
+            f"{edit.card.method} with a codebook of {len(edit.codebook)} entries, "
+            "which answers beside the weights and is no part of them. `collabedit ask` "
+            "and `collabedit evaluate` take it; in Python: load_whole_edit."
+        )
+    return edit.deltas, edit.card
+
+
+def load_whole_edit(path: Path) -> SavedEdit:
+    """Return an edit, of weights or with a codebook.
 
     Parameters
     ----------
@@ -118,10 +173,15 @@ def load_edit(path: Path) -> tuple[dict[str, Tensor], EditCard]:
         )
     try:
         with safe_open(file, framework="pt") as found:
-            card = json.loads((found.metadata() or {}).get("card", "null"))
-            deltas = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
-        return deltas, EditCard.model_validate(card)
-    except (SafetensorError, ValidationError, ValueError) as error:
+            metadata = found.metadata() or {}
+            tensors = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
+        card = EditCard.model_validate(json.loads(metadata.get("card", "null")))
+        book = None
+        if _CODEBOOK in metadata:
+            own = {name: tensors.pop(f"{_CODEBOOK}/{name}") for name in _BOOK_TENSORS}
+            book = Codebook(metadata[_CODEBOOK], **own)
+        return SavedEdit(tensors, card, book)
+    except (SafetensorError, ValidationError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise EditFileError(
             f"Expected an edit in '{file}', but it cannot be read: {reason}. Make it "

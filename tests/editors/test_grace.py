@@ -169,6 +169,16 @@ def test_the_seed_decides_where_cold_values_start() -> None:
     assert not torch.allclose(found[0], found[2])
 
 
+def test_cold_values_start_apart_from_each_other_between_0_and_1() -> None:
+    lm = pico_language_model("gpt2")
+
+    values = book_of(GraceEditor(lm, config(stop_loss=1e3)), *FACTS[:2]).values
+
+    assert not torch.allclose(values[0], values[1])
+    assert 0 <= values.min() < 0.2
+    assert 0.8 < values.max() < 1
+
+
 def test_a_warm_value_starts_from_what_the_module_puts_out() -> None:
     lm = pico_language_model("gpt2")
     settings = config(value_start="warm", num_gradient_steps=1, stop_loss=1e3)
@@ -204,6 +214,20 @@ def test_the_same_question_with_another_answer_is_taught_anew() -> None:
     with applied_codebook(lm, book):
         assert is_answered(lm, second)
         assert not is_answered(lm, first)
+
+
+def test_a_key_that_differs_by_rounding_is_the_same_question() -> None:
+    lm = pico_language_model("gpt2")
+    first, second = (asked("The capital of {} is", to) for to in ("of", "the"))
+    book = book_of(GraceEditor(lm, config()), first)
+    noise = 1e-7 * torch.randn_like(book.keys) * book.keys.norm() / 8
+    other = ModelEdit(codebook=replace(book, keys=book.keys + noise))
+
+    found = book_of(GraceEditor(lm, config()), second, start=other)
+
+    assert not torch.equal(other.codebook.keys, book.keys)  # type: ignore[union-attr]
+    assert found.labels.tolist() == [label_of("the")]
+    assert found.radii.tolist() == pytest.approx([1e-3])
 
 
 def test_the_same_request_twice_is_one_entry() -> None:

@@ -9,8 +9,10 @@ from flwr_collabedit.export.edit_folder import (
     EditCard,
     check_base,
     load_edit,
+    load_whole_edit,
     save_edit,
 )
+from flwr_collabedit.models.codebook import Codebook
 from flwr_collabedit.models.fingerprint import fingerprint
 from flwr_collabedit.models.weights import weight_shapes, write_delta
 
@@ -31,6 +33,56 @@ def test_an_edit_is_read_as_it_was_written(tmp_path):
         for name, delta in deltas.items():
             assert found[name].dtype == torch.float64
             assert torch.equal(found[name], delta.double())
+
+
+def codebook() -> Codebook:
+    return Codebook(
+        "h.1.mlp.c_proj",
+        keys=torch.randn(2, 5),
+        values=torch.randn(3, 2).T,
+        radii=torch.tensor([0.5, 2.0]),
+        labels=torch.tensor([-(2**63), 7]),
+    )
+
+
+@pytest.mark.parametrize("weights", [{}, {"a.weight": torch.randn(2, 3)}])
+def test_a_codebook_is_read_as_it_was_written(tmp_path, weights):
+    book = codebook()
+
+    save_edit(tmp_path / DELTA_FILE, weights, CARD, book)
+
+    found = load_whole_edit(tmp_path)
+    assert found.card == CARD
+    assert found.deltas.keys() == weights.keys()
+    assert found.codebook is not None
+    for name, value in vars(book).items():
+        read = getattr(found.codebook, name)
+        assert torch.equal(read, value) if name != "module" else read == value
+        assert getattr(read, "dtype", None) == getattr(value, "dtype", None)
+
+
+def test_the_deltas_of_an_edit_with_a_codebook_are_not_taken_for_all_of_it(tmp_path):
+    save_edit(tmp_path / DELTA_FILE, {}, CARD, codebook())
+
+    with pytest.raises(ConfigurationError, match="codebook of 2 entries"):
+        load_edit(tmp_path)
+
+
+def test_a_codebook_that_lacks_a_tensor_is_refused(tmp_path):
+    save_edit(tmp_path / DELTA_FILE, {}, CARD, codebook())
+    tensors = load_file(tmp_path / DELTA_FILE)
+    del tensors["codebook/radii"]
+    metadata = {"card": CARD.model_dump_json(), "codebook": "h.1.mlp.c_proj"}
+    save_file(tensors, tmp_path / DELTA_FILE, metadata=metadata)
+
+    with pytest.raises(EditFileError, match="codebook/radii"):
+        load_whole_edit(tmp_path)
+
+
+def test_an_edit_of_weights_has_no_codebook(tmp_path):
+    save_edit(tmp_path / DELTA_FILE, {"a.weight": torch.zeros(2, 3)}, CARD)
+
+    assert load_whole_edit(tmp_path).codebook is None
 
 
 def test_what_is_no_edit_is_refused(tmp_path):

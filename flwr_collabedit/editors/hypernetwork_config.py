@@ -52,9 +52,13 @@ class TrainingConfig(BaseModel):
     num_steps : int
         Of Adam; in the second half its step sizes fall linearly to 0.
     edits_per_step : int
-        Facts that are edited together. Published: 512 and more, one epoch.
+        Facts that are edited together, at most. Published: 512 and more, one epoch.
+    asked_per_step : int
+        Of these, how many are asked about afterwards; published: all. The number of
+        edits is drawn between the two, evenly by its logarithm, so that the network
+        learns to edit few facts and many.
     kept_per_edit : int
-        Questions for every edit whose answers are to stay.
+        Questions for every edit asked about, whose answers are to stay.
     learning_rate : float
         Of the blocks, > 0. Published: 1e-5.
     scalar_learning_rate : float
@@ -70,7 +74,8 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_steps: Count = 600
-    edits_per_step: Count = 32
+    edits_per_step: Count = 1024
+    asked_per_step: Count = 32
     kept_per_edit: Count = 2
     learning_rate: Positive = 1e-3
     scalar_learning_rate: Positive = 1e-2

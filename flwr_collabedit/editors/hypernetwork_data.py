@@ -2,10 +2,22 @@
 
 import random
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
+from itertools import accumulate, pairwise
 
-from flwr_collabedit.data.requests import EvaluationCase
-from flwr_collabedit.editors.label_gradients import LabelRow
+import torch
+
+from flwr_collabedit.data.requests import EditRequest, EvaluationCase
+from flwr_collabedit.editors.hypernetwork_config import (
+    HypernetworkConfig,
+    TrainingConfig,
+)
+from flwr_collabedit.editors.label_gradients import (
+    LabelRow,
+    Pair,
+    count_columns,
+    label_gradients,
+)
 from flwr_collabedit.editors.meta_step import MetaBatch
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.models.language_model import LanguageModel
@@ -22,12 +34,9 @@ class MetaBatches:
     cases : sequence of EvaluationCase
         Paraphrases are other wordings of an edit; neighborhood and other facts about
         the same subject are what it is to leave alone.
-    num_edits : int
-        A batch's; no two of one subject, which would contradict each other.
-    kept_per_edit : int
-        Questions drawn for every edit, of those that it is to leave alone.
-    seed : int
-        Decides, with the step, the draw.
+    training : TrainingConfig
+        How many edits a batch has, and how many of them are asked about; its seed
+        decides, with the step, the draw.
 
     Raises
     ------
@@ -39,17 +48,15 @@ class MetaBatches:
         self,
         lm: LanguageModel,
         cases: Sequence[EvaluationCase],
-        num_edits: int,
-        *,
-        kept_per_edit: int = 2,
-        seed: int = 0,
+        training: TrainingConfig,
     ) -> None:
         subjects = {case.request.subject for case in cases}
-        if len(subjects) < num_edits:
+        most = max(training.edits_per_step, training.asked_per_step)
+        if len(subjects) < most:
             raise ConfigurationError(
-                f"Expected training facts about at least {num_edits} subjects, the "
-                f"edits of a batch; found {len(subjects)}. Give more facts, or make "
-                "the batch smaller."
+                f"Expected training facts about at least {most} subjects, the edits of "
+                f"a batch; found {len(subjects)}. Give more facts, or make the batch "
+                "smaller."
             )
         if not any(case.neighborhood or case.same_subject for case in cases):
             raise ConfigurationError(
@@ -57,8 +64,7 @@ class MetaBatches:
                 "(neighborhood), found none. A hypernetwork that is not trained for "
                 "locality damages the model; give a data set that has them."
             )
-        self._cases, self._num_edits = cases, num_edits
-        self._kept_per_edit, self._seed = kept_per_edit, seed
+        self._cases, self._training = cases, training
 
         @cache
         def row(prompt: str, answer: str) -> LabelRow:
@@ -68,11 +74,14 @@ class MetaBatches:
 
     def batch(self, step: int) -> MetaBatch:
         """Return the edits of a step, and what is asked after them."""
-        rng = random.Random(f"{self._seed}/{step}")
-        drawn = self._drawn(rng)
+        training = self._training
+        rng = random.Random(f"{training.seed}/{step}")
+        asked_about = training.asked_per_step
+        widening = max(1.0, training.edits_per_step / asked_about)
+        drawn = self._drawn(rng, round(asked_about * widening ** rng.random()))
         edited = {case.rewrite_prompt for case in drawn}
         wanted, kept = [], []
-        for case in drawn:
+        for case in drawn[:asked_about]:
             target = case.request.target_new
             others = case.paraphrase_prompts
             prompts = [case.rewrite_prompt, *rng.sample(others, min(1, len(others)))]
@@ -82,17 +91,86 @@ class MetaBatches:
                 for asked in (*case.neighborhood, *case.same_subject)
                 if asked.prompt not in edited
             ]
-            drawn_questions = rng.sample(
-                questions, min(self._kept_per_edit, len(questions))
-            )
-            kept += [self._row(asked.prompt, asked.answer) for asked in drawn_questions]
+            few = rng.sample(questions, min(training.kept_per_edit, len(questions)))
+            kept += [self._row(asked.prompt, asked.answer) for asked in few]
         return MetaBatch(
             tuple(case.request for case in drawn), tuple(wanted), tuple(kept)
         )
 
-    def _drawn(self, rng: random.Random) -> list[EvaluationCase]:
+    def _drawn(self, rng: random.Random, num_edits: int) -> list[EvaluationCase]:
+        """Return edits of as many subjects: two of one would contradict each other."""
         drawn: dict[str, EvaluationCase] = {}
-        while len(drawn) < self._num_edits:
-            case = rng.choice(self._cases)
+        for case in rng.sample(self._cases, len(self._cases)):
             drawn.setdefault(case.request.subject, case)
+            if len(drawn) == num_edits:
+                break
         return list(drawn.values())
+
+
+class EditGradients:
+    """Gives the gradients of training edits, found once if they fit into memory.
+
+    The base model does not change while a hypernetwork is trained.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The base model.
+    config : HypernetworkConfig
+        Whose gradients.
+    cases : sequence of EvaluationCase
+        All training facts. They are read at the first call, in their order whatever is
+        asked for, so that a training that goes on computes the very same.
+    max_bytes : int
+        More than this is not kept; nor are losses' means over a batch.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        config: HypernetworkConfig,
+        cases: Sequence[EvaluationCase],
+        *,
+        max_bytes: int = 2**30,
+    ) -> None:
+        self._lm, self._config = lm, config
+        self._requests = list(dict.fromkeys(case.request for case in cases))
+        self._max_bytes = max_bytes
+
+    def __call__(self, requests: Sequence[EditRequest]) -> dict[str, Pair]:
+        """Return `label_gradients` of training edits."""
+        if not self._are_kept:
+            return self._read(requests)
+        spans = [self._spans[request] for request in requests]
+        columns = torch.cat([torch.arange(*span) for span in spans])
+        return {
+            name: (keys[:, columns], gradients[:, columns])
+            for name, (keys, gradients) in self._all.items()
+        }
+
+    @cached_property
+    def _are_kept(self) -> bool:
+        width = sum(map(sum, self._config.weights.values()))
+        num_columns = list(self._spans.values())[-1][1]
+        fits = 8 * width * num_columns <= self._max_bytes
+        return fits and self._config.reduction == "sum"
+
+    @cached_property
+    def _spans(self) -> dict[EditRequest, tuple[int, int]]:
+        counts = count_columns(self._lm, self._requests, self._config.tokens)
+        ends = list(accumulate(counts))
+        return dict(zip(self._requests, pairwise([0, *ends]), strict=True))
+
+    @cached_property
+    def _all(self) -> dict[str, Pair]:
+        return self._read(self._requests)
+
+    def _read(self, requests: Sequence[EditRequest]) -> dict[str, Pair]:
+        config = self._config
+        return label_gradients(
+            self._lm,
+            list(config.weights),
+            requests,
+            tokens=config.tokens,
+            reduction=config.reduction,
+        )

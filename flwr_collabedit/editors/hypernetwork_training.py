@@ -19,7 +19,7 @@ from flwr_collabedit.editors.hypernetwork_config import (
     HypernetworkConfig,
     TrainingConfig,
 )
-from flwr_collabedit.editors.hypernetwork_data import MetaBatches
+from flwr_collabedit.editors.hypernetwork_data import EditGradients, MetaBatches
 from flwr_collabedit.editors.hypernetwork_file import (
     HypernetworkCard,
     TrainedHypernetwork,
@@ -65,13 +65,8 @@ class HypernetworkTraining:
         training: TrainingConfig,
     ) -> None:
         self._lm, self._training = lm, training
-        self._batches = MetaBatches(
-            lm,
-            cases,
-            training.edits_per_step,
-            kept_per_edit=training.kept_per_edit,
-            seed=training.seed,
-        )
+        self._batches = MetaBatches(lm, cases, training)
+        self._gradients = EditGradients(lm, config, cases)
         self._card = HypernetworkCard(
             model=lm.name,
             fingerprint=fingerprint(lm, layers),
@@ -127,11 +122,16 @@ class HypernetworkTraining:
     def step(self) -> MetaLoss:
         """Do one step and return the loss before it."""
         training = self._training
+        batch = self._batches.batch(self.num_steps)
+        pairs = self._gradients(batch.requests)
+        for name, pair in pairs.items():
+            self._network.observe(name, *pair)
         self._adam.zero_grad()
         loss = meta_backward(
             self._lm,
             self._network,
-            self._batches.batch(self.num_steps),
+            pairs,
+            batch,
             locality_weight=training.locality_weight,
         )
         norm = clip_grad_norm_(self._network.parameters(), training.max_gradient_norm)

@@ -117,6 +117,14 @@ def label_gradients(
     }
 
 
+def count_columns(
+    lm: LanguageModel, requests: Sequence[EditRequest], tokens: Tokens
+) -> list[int]:
+    """Return how many columns of `label_gradients` each request has."""
+    rows = [_row(lm, request) for request in requests]
+    return [len(_kept(row, tokens)) for row in rows]
+
+
 def label_logits(lm: LanguageModel, rows: Sequence[LabelRow]) -> tuple[Tensor, Tensor]:
     """Return the logits where the targets' tokens are predicted, and these tokens.
 
@@ -183,9 +191,7 @@ def _of_batch(
             "or in float32."
         )
     gradients = torch.autograd.grad(loss, list(outputs.values()))
-    kept = [
-        row.reads if tokens == "answer" else range(len(row.input_ids)) for row in rows
-    ]
+    kept = [_kept(row, tokens) for row in rows]
     if not len(targets):  # no request
         kept = [range(0)]
     return {
@@ -195,6 +201,10 @@ def _of_batch(
         )
         for name, gradient in zip(outputs, gradients, strict=True)
     }
+
+
+def _kept(row: LabelRow, tokens: Tokens) -> range:
+    return row.reads if tokens == "answer" else range(len(row.input_ids))
 
 
 def _columns(states: Tensor, kept: Sequence[range], device: torch.device) -> Tensor:

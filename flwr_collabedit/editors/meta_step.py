@@ -16,12 +16,7 @@ from torch.nn.functional import cross_entropy, kl_div
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.closed_forms import FORMS
 from flwr_collabedit.editors.hypernetwork import Hypernetwork
-from flwr_collabedit.editors.label_gradients import (
-    LabelRow,
-    Pair,
-    label_gradients,
-    label_logits,
-)
+from flwr_collabedit.editors.label_gradients import LabelRow, Pair, label_logits
 from flwr_collabedit.models.hooks import replace_output, trace
 from flwr_collabedit.models.language_model import LanguageModel
 
@@ -35,7 +30,7 @@ class MetaBatch:
     requests : tuple of EditRequest
         The edits.
     wanted : tuple of LabelRow
-        The new answers, to the edits' prompts and to other wordings of them.
+        New answers to edits' prompts and to other wordings of them.
     kept : tuple of LabelRow
         What is to be answered as before.
     """
@@ -64,6 +59,7 @@ class MetaLoss:
 def meta_backward(
     lm: LanguageModel,
     hypernetwork: Hypernetwork,
+    pairs: Mapping[str, Pair],
     batch: MetaBatch,
     *,
     locality_weight: float = 1.0,
@@ -79,16 +75,18 @@ def meta_backward(
     lm : LanguageModel
         The base model; it is left bit-identical.
     hypernetwork : Hypernetwork
-        Its input statistics take the batch in.
+        Its input statistics stay as they are.
+    pairs : mapping of str to (Tensor, Tensor)
+        Keys ``(d_key, token)`` and gradients ``(d_value, token)`` of the batch's edits
+        on the base model, by weight.
     batch : MetaBatch
-        At least one edit, one wanted row and one kept.
+        At least one wanted row and one kept.
     locality_weight : float
         Of the divergence in the loss.
     rows_per_batch : int
         Rows that the edited model reads at once.
     """
     form = FORMS[hypernetwork.config.form]
-    pairs = observed_gradients(lm, hypernetwork, batch.requests)
     with torch.no_grad():
         updates = {name: form(hypernetwork, name, *pairs[name]) for name in pairs}
     loss, gradients = _model_stage(lm, updates, batch, locality_weight, rows_per_batch)
@@ -96,23 +94,6 @@ def meta_backward(
         update = form(hypernetwork, name, *pairs[name])
         (update * gradient.to(update)).sum().backward()  # type: ignore[no-untyped-call]
     return loss
-
-
-def observed_gradients(
-    lm: LanguageModel, hypernetwork: Hypernetwork, requests: Sequence[EditRequest]
-) -> dict[str, Pair]:
-    """Return the gradients of edits, taken into the hypernetwork's statistics."""
-    config = hypernetwork.config
-    pairs = label_gradients(
-        lm,
-        list(config.weights),
-        requests,
-        tokens=config.tokens,
-        reduction=config.reduction,
-    )
-    for name, pair in pairs.items():
-        hypernetwork.observe(name, *pair)
-    return pairs
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from flwr_collabedit.editors.hypernetwork_config import (
     HypernetworkConfig,
     TrainingConfig,
 )
-from flwr_collabedit.editors.hypernetwork_data import MetaBatches
+from flwr_collabedit.editors.hypernetwork_data import EditGradients, MetaBatches
 from flwr_collabedit.editors.hypernetwork_file import save_hypernetwork
 from flwr_collabedit.editors.hypernetwork_training import HypernetworkTraining
 from flwr_collabedit.editors.label_gradients import LabelRow, label_gradients
@@ -21,7 +21,13 @@ from flwr_collabedit.errors import ConfigurationError, HypernetworkError
 from flwr_collabedit.models.tokens import tokenize
 from flwr_collabedit.models.weights import applied_deltas, weight_shapes
 
-TRAINING = TrainingConfig(num_steps=6, edits_per_step=3)
+
+def settings(num_edits=3, num_asked=3, **changes):
+    given = {"num_steps": 6, "edits_per_step": num_edits, "asked_per_step": num_asked}
+    return TrainingConfig(**{**given, **changes})
+
+
+TRAINING = settings(4, 2)
 
 
 def straight_loss(lm, network, batch, locality_weight):
@@ -55,19 +61,15 @@ def straight_loss(lm, network, batch, locality_weight):
 @pytest.mark.parametrize("tokens", ["answer", "all"])
 def test_two_stages_give_the_gradient_of_one(tokens):
     lm = double_model("gpt2")
-    batch = MetaBatches(lm, CASES, 4).batch(0)
-    # Its statistics have the batch in them already, as they will have in the step.
-    network = moved_network(lm, tokens=tokens)
-    once, twice = network, moved_network(lm, tokens=tokens)
+    batch = MetaBatches(lm, CASES, settings(5, 4)).batch(0)
+    once, twice = (moved_network(lm, tokens=tokens) for _ in range(2))
     pairs = label_gradients(
-        lm, list(network.config.weights), batch.requests, tokens=tokens
+        lm, list(once.config.weights), batch.requests, tokens=tokens
     )
-    for name, pair in pairs.items():
-        once.observe(name, *pair)
     wanted, kept = straight_loss(lm, once, batch, 0.3)
     (wanted + kept).backward()
 
-    loss = meta_backward(lm, twice, batch, locality_weight=0.3, rows_per_batch=3)
+    loss = meta_backward(lm, twice, pairs, batch, locality_weight=0.3, rows_per_batch=3)
 
     assert loss.wanted == pytest.approx(wanted.item())
     assert 0.3 * loss.kept == pytest.approx(kept.item())
@@ -101,7 +103,7 @@ def test_updates_that_autograd_sees_act_like_those_that_are_written():
 def test_a_batch_asks_for_its_edits_and_for_what_they_are_to_leave():
     lm = double_model("gpt2")
 
-    batch = MetaBatches(lm, CASES, 3, kept_per_edit=1, seed=5).batch(2)
+    batch = MetaBatches(lm, CASES, settings(kept_per_edit=1, seed=5)).batch(2)
 
     def row(prompt, answer):
         return LabelRow.of(tokenize(lm.tokenizer, prompt, target=answer))
@@ -121,11 +123,38 @@ def test_a_batch_asks_for_its_edits_and_for_what_they_are_to_leave():
 
 def test_a_batch_depends_on_seed_and_step_only():
     lm = double_model("gpt2")
-    batches, same = MetaBatches(lm, CASES, 3), MetaBatches(lm, CASES, 3)
+    batches, same = (MetaBatches(lm, CASES, settings()) for _ in range(2))
     batches.batch(0)
 
     assert batches.batch(7) == same.batch(7) != same.batch(8)
-    assert MetaBatches(lm, CASES, 3, seed=1).batch(7) != same.batch(7)
+    assert MetaBatches(lm, CASES, settings(seed=1)).batch(7) != same.batch(7)
+
+
+def test_the_number_of_edits_varies_and_some_are_asked_about():
+    lm = double_model("gpt2")
+    batches = MetaBatches(lm, CASES, settings(6, 2, kept_per_edit=1))
+    drawn = [batches.batch(step) for step in range(40)]
+
+    assert {len(one.requests) for one in drawn} == {2, 3, 4, 5, 6}
+    assert all(len({r.subject for r in one.requests}) > 1 for one in drawn)
+    assert all((len(one.wanted), len(one.kept)) == (4, 2) for one in drawn)
+
+
+@pytest.mark.parametrize("tokens", ["answer", "all"])
+@pytest.mark.parametrize("max_bytes", [0, 2**30])
+def test_gradients_that_are_kept_are_those_that_are_read(tokens, max_bytes):
+    lm = double_model("gpt2")
+    config = HypernetworkConfig(weights=weight_shapes(lm, LAYERS), tokens=tokens)
+    gradients = EditGradients(lm, config, CASES * 2, max_bytes=max_bytes)
+    asked = [REQUESTS[4], REQUESTS[1]]
+
+    found = gradients(asked)
+
+    expected = label_gradients(lm, list(config.weights), asked, tokens=tokens)
+    for name, pair in expected.items():
+        for one, other in zip(found[name], pair, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+    assert ("_all" in vars(gradients)) == bool(max_bytes)
 
 
 def test_what_is_edited_is_not_asked_to_stay():
@@ -138,7 +167,7 @@ def test_what_is_edited_is_not_asked_to_stay():
         CASES[1],
     ]
 
-    batch = MetaBatches(lm, cases, 2, kept_per_edit=5).batch(0)
+    batch = MetaBatches(lm, cases, settings(2, 2, kept_per_edit=5)).batch(0)
 
     assert len(batch.kept) == len(CASES[1].neighborhood + CASES[1].same_subject)
 
@@ -152,7 +181,7 @@ def training(lm, config=TRAINING, cases=CASES, **changes):
 def test_training_lowers_the_loss():
     lm = double_model("gpt2")
     rates = {"learning_rate": 0.02, "scalar_learning_rate": 0.2}
-    config = TrainingConfig(num_steps=12, edits_per_step=6, kept_per_edit=1, **rates)
+    config = settings(6, 6, num_steps=12, kept_per_edit=1, **rates)
     one = training(lm, config, initial_rate=0.05)
 
     losses = [one.step() for _ in range(12)]
@@ -218,7 +247,7 @@ def test_a_training_of_something_else_is_not_resumed(tmp_path, other, named):
 
 def test_too_few_subjects_are_refused():
     with pytest.raises(ConfigurationError, match=r"at least 7 subjects.*found 6"):
-        MetaBatches(double_model("gpt2"), CASES, len(REQUESTS) + 1)
+        MetaBatches(double_model("gpt2"), CASES, settings(len(REQUESTS) + 1))
 
 
 def test_facts_without_anything_to_keep_are_refused():
@@ -227,4 +256,4 @@ def test_facts_without_anything_to_keep_are_refused():
         for case in CASES
     ]
     with pytest.raises(ConfigurationError, match="leave alone"):
-        MetaBatches(double_model("gpt2"), bare, 2)
+        MetaBatches(double_model("gpt2"), bare, settings())

@@ -8,7 +8,12 @@ from flwr.client import NumPyClient
 from flwr.common import Scalar
 
 from flwr_collabedit.client.declaring_client import DeclaringClient
-from flwr_collabedit.client.health import HealthTexts, base_health, weight_norms
+from flwr_collabedit.client.health import (
+    HealthTexts,
+    base_health,
+    delta_norms,
+    weight_norms,
+)
 from flwr_collabedit.client.own_edits import OwnEdits
 from flwr_collabedit.client.personal_client import PersonalClient
 from flwr_collabedit.client.personal_store import PersonalStore
@@ -227,7 +232,7 @@ class EditingClient(NumPyClient):
         active = self.edits.until(instruction.server_round, inactive)
         lm, names = self.language_model, instruction.parameters
         probe, base = base_health(lm, self.health)
-        base = base + prefixed(BASE, weight_norms(lm, names))
+        base = base + prefixed(BASE, weight_norms(lm, names)) + delta_norms(deltas)
         with applied_deltas(lm, deltas):
             total = base + probe.measure(lm) + weight_norms(lm, names)
             total = total + self.scores.own(active, instruction.server_round)

@@ -1,8 +1,10 @@
 """What an edit has done to the rest of the model, as a client measures it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+
+from torch import Tensor
 
 from flwr_collabedit.evaluation.metrics import MetricSums, prefixed
 from flwr_collabedit.evaluation.model_health import HealthProbe
@@ -46,3 +48,10 @@ def weight_norms(lm: LanguageModel, parameters: Sequence[str]) -> MetricSums:
         values[f"l1/{name}"] = float(weight.abs().sum())
         values[f"l2/{name}"] = float(weight.norm())
     return MetricSums.of(values)
+
+
+def delta_norms(deltas: Mapping[str, Tensor]) -> MetricSums:
+    """Return the entrywise L1 norm of every cumulative delta."""
+    return MetricSums.of(
+        {f"delta-l1/{name}": float(delta.abs().sum()) for name, delta in deltas.items()}
+    )

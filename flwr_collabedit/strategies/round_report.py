@@ -23,6 +23,7 @@ from flwr_collabedit.strategies.evaluation_figures import (
 )
 
 _PHASES = ("targets", "measure")
+_NORMS = ("l1/", "l2/", "delta-l1/")
 
 
 @dataclass
@@ -57,7 +58,7 @@ class RoundReport:
         Scores in the published names, see `flwr_collabedit.evaluation.metrics`.
     weight_norms, base_norms : dict of str to float
         ``l1/<parameter>`` and ``l2/<parameter>`` of the edited weights, now and before
-        all edits.
+        all edits; ``delta-l1/<parameter>`` of what all edits have added.
     health : dict of str to float
         ``perplexity`` and ``base-perplexity`` of held-out text, now and before all
         edits; ``kl-to-base`` on neutral prompts, in nats.
@@ -145,7 +146,7 @@ class RoundReport:
     def set_evaluation(self, sums: MetricSums) -> None:
         """Take over the clients' summed metrics."""
         self.evaluation = _defined(summarize(sums))
-        norms = [name for name in sums.totals if name.startswith(("l1/", "l2/"))]
+        norms = [name for name in sums.totals if name.startswith(_NORMS)]
         self.weight_norms = _defined({name: sums.mean(name) for name in norms})
         self.base_norms = _defined({n: sums.mean(f"{BASE}{n}") for n in norms})
         self.health = health_figures(sums)

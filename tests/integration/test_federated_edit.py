@@ -96,3 +96,5 @@ def test_weight_norms_of_the_report_are_those_of_the_edited_model(tmp_path):
     norms = server.reports[-1].weight_norms
     assert norms[f"l1/{name}"] == pytest.approx(float(weight.abs().sum()), abs=1e-6)
     assert norms[f"l2/{name}"] == pytest.approx(float(weight.norm()), abs=1e-6)
+    added = float(found[name].abs().sum())
+    assert norms[f"delta-l1/{name}"] == pytest.approx(added, abs=1e-6)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from flwr_collabedit.evaluation.intervals import Estimate
 from flwr_collabedit.evaluation.plots import Panel, Series, draw_bars, draw_lines
 from simulations.comparison import BEFORE, Comparison, Group
+from simulations.comparison_lines import INTERVALS, per_run_lines
 from simulations.comparison_rounds import (
-    INTERVALS,
     Drawing,
+    draw_damage,
     draw_efficacy,
     draw_norms,
-    per_run_lines,
+    draw_scores,
 )
 from simulations.finished_runs import FinishedRun
 from simulations.round_figures import layer_of
@@ -54,6 +55,13 @@ def pictures(comparison: Comparison) -> Iterator[Picture]:
     yield from _for_facets(
         *(comparison, "efficacy_over_rounds"),
         *("What later rounds did to earlier edits", draw_efficacy),
+    )
+    yield from _for_facets(
+        *(comparison, "scores_over_rounds"),
+        *("Paraphrases and neighborhood over rounds", draw_scores),
+    )
+    yield from _for_facets(
+        comparison, "damage_over_rounds", "Damage over rounds", draw_damage
     )
 
 

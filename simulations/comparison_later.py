@@ -1,11 +1,12 @@
 """A comparison's table of what later rounds did to earlier edits and to the model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from flwr_collabedit.evaluation.intervals import Estimate
 from flwr_collabedit.evaluation.report import Column, Row
 from simulations.comparison import SEED, Group
+from simulations.comparison_words import shown_estimate
 from simulations.finished_runs import FinishedRun
 from simulations.round_figures import end_figures
 
@@ -39,29 +40,35 @@ def later_figures(group: Group) -> Row | None:
     runs = [run for run in group.runs if len(run.summary["rounds"]) > 1]
     if not runs:
         return None
+    ends = [end_figures(run.summary["rounds"], norms_before(run)) for run in runs]
+    estimates = over_seeds(runs, ends)
+    if not estimates["undone"].mean:
+        del estimates["undone"]
+    return {
+        name: shown_estimate(estimate, _FIGURES[name][1])
+        for name, estimate in estimates.items()
+    }
+
+
+def norms_before(run: FinishedRun) -> Mapping[str, float]:
+    """Return the unedited model's norms where a run's first line has them.
+
+    The rounds of older runs do not have them themselves.
+    """
+    line = run.rounds[0]
+    found: Mapping[str, float] = line.get("weight_norms", {})
+    return found if line["server_round"] == 0 else {}
+
+
+def over_seeds(
+    runs: Sequence[FinishedRun], figures: Sequence[Mapping[str, float]]
+) -> dict[str, Estimate]:
+    """Return each figure of some runs over their seeds; repeated seeds count once."""
     found: dict[str, dict[int, list[float]]] = {}
-    for run in runs:
-        for name, value in _end(run).items():
+    for run, known in zip(runs, figures, strict=True):
+        for name, value in known.items():
             found.setdefault(name, {}).setdefault(run.settings[SEED], []).append(value)
-    estimates = {
+    return {
         name: Estimate.of([fmean(values) for values in seeds.values()])
         for name, seeds in found.items()
     }
-    if not estimates["undone"].mean:
-        del estimates["undone"]
-    return {name: _shown(name, estimate) for name, estimate in estimates.items()}
-
-
-def _end(run: FinishedRun) -> dict[str, float]:
-    line = run.rounds[0]
-    # The rounds of older runs do not have the unedited model's norms, but line 0 does.
-    before = line["weight_norms"] if line["server_round"] == 0 else {}
-    return end_figures(run.summary["rounds"], before)
-
-
-def _shown(name: str, estimate: Estimate) -> str:
-    form = _FIGURES[name][1]
-    text = f"{estimate.mean:{form}}"
-    if estimate.half_width is None:
-        return text
-    return f"{text} ± {estimate.half_width:{form.removeprefix('+')}}"

@@ -1,11 +1,18 @@
-"""Figures of runs of several rounds: earlier edits and norms, round by round."""
+"""Figures of runs of several rounds: earlier edits, scores, norms and damage."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from flwr_collabedit.evaluation.intervals import Estimate
-from flwr_collabedit.evaluation.plots import Panel, Series, draw_lines
-from simulations.comparison import SEED, Group
+from flwr_collabedit.evaluation.plots import Panel, draw_lines
+from simulations.comparison import Group
+from simulations.comparison_later import norms_before
+from simulations.comparison_lines import (
+    INTERVALS,
+    Points,
+    have_several_rounds,
+    per_run_lines,
+    placed,
+    x_label,
+)
 from simulations.finished_runs import FinishedRun
 from simulations.round_figures import (
     first_efficacy,
@@ -13,19 +20,18 @@ from simulations.round_figures import (
     layer_of,
     overall_efficacy,
 )
+from simulations.round_scores import scores_by_round
 
 Drawing = tuple[str, bytes]
 """Caption and PNG."""
 
-INTERVALS = "Error bars: 95 % interval over seeds"
 _MOST_LAYERS = 3
-_Points = Callable[[FinishedRun], Mapping[Any, float]]
 
 
 def draw_norms(groups: Sequence[Group]) -> Drawing | None:
     """Draw the growth of the first edited layers' L1 norms."""
     runs = [run for group in groups for run in group.runs]
-    if not _have_several_rounds(runs):
+    if not have_several_rounds(runs):
         return None
     names = dict.fromkeys(k for run in runs for k in run.rounds[-1]["weight_norms"])
     weights = [name for name in names if name.startswith("l1/")]
@@ -34,9 +40,9 @@ def draw_norms(groups: Sequence[Group]) -> Drawing | None:
     panels = [
         Panel(
             f"layer {layer_of(weight)}",
-            _x_label(runs),
+            x_label(runs),
             "L1 norm / unedited",
-            per_run_lines(groups, _placed(runs, _growth(weight))),
+            per_run_lines(groups, placed(runs, _growth(weight))),
         )
         for weight in weights[:_MOST_LAYERS]
     ]
@@ -53,14 +59,14 @@ def draw_norms(groups: Sequence[Group]) -> Drawing | None:
 def draw_efficacy(groups: Sequence[Group]) -> Drawing | None:
     """Draw what is left of the first edits, and of all so far, over the rounds."""
     runs = [run for group in groups for run in group.runs]
-    if not _have_several_rounds(runs):
+    if not have_several_rounds(runs):
         return None
     panels = [
         Panel(
             title,
-            _x_label(runs),
+            x_label(runs),
             "EA, %",
-            per_run_lines(groups, _placed(runs, points)),
+            per_run_lines(groups, placed(runs, points)),
             percent=True,
         )
         for title, points in (("The first edits", _first), ("All so far", _overall))
@@ -74,42 +80,53 @@ def draw_efficacy(groups: Sequence[Group]) -> Drawing | None:
     return caption, draw_lines(panels)
 
 
-def per_run_lines(groups: Sequence[Group], points: _Points) -> list[Series]:
-    """Return a line for every method that has points, each over its seeds."""
-    found = [Series(group.method, _over_seeds(group.runs, points)) for group in groups]
-    return [series for series in found if series.points]
+def draw_scores(groups: Sequence[Group]) -> Drawing | None:
+    """Draw paraphrase and neighborhood accuracy of all edits so far."""
+    drawn = _figure_panels(
+        groups, {"PA": ("Paraphrases", "PA, %"), "NA": ("Neighborhood", "NA, %")}
+    )
+    caption = (
+        "PA and NA of all edits so far, after each round that was scored and not "
+        f"undone. {INTERVALS}."
+    )
+    return (caption, draw_lines(drawn)) if drawn else None
 
 
-def _over_seeds(runs: Sequence[FinishedRun], points: _Points) -> dict[Any, Estimate]:
-    found: dict[Any, dict[int, float]] = {}
-    for run in runs:
-        for x, value in points(run).items():
-            found.setdefault(x, {})[run.settings[SEED]] = value
-    return {x: Estimate.of(list(seeds.values())) for x, seeds in found.items()}
+def draw_damage(groups: Sequence[Group]) -> Drawing | None:
+    """Draw what the edits have added to the weights, and what that has done."""
+    drawn = _figure_panels(
+        groups,
+        {
+            "delta": ("Change of the weights", "L1 norm, % of the unedited"),
+            "perplexity": ("Held-out text", "increase of perplexity, %"),
+            "kl": ("Neutral prompts", "KL from the unedited, nats"),
+        },
+    )
+    caption = (
+        "L1 norm of what the edits have added to the weights that the editor edits, "
+        "perplexity of held-out text and divergence from the unedited model, after "
+        f"each round that was scored and not undone. {INTERVALS}."
+    )
+    return (caption, draw_lines(drawn)) if drawn else None
 
 
-def _have_several_rounds(runs: Sequence[FinishedRun]) -> bool:
-    return max((len(run.summary["rounds"]) for run in runs), default=0) > 1
-
-
-def _lengths(runs: Sequence[FinishedRun]) -> set[int]:
-    return {len(run.summary["rounds"]) for run in runs}
-
-
-def _x_label(runs: Sequence[FinishedRun]) -> str:
-    return "round" if len(_lengths(runs)) == 1 else "rounds done, %"
-
-
-def _placed(runs: Sequence[FinishedRun], by_round: _Points) -> _Points:
-    """Return the points by round, in percent of a run where runs differ in length."""
-    if len(_lengths(runs)) == 1:
-        return by_round
-
-    def placed(run: FinishedRun) -> dict[float, float]:
-        share = 100 / len(run.summary["rounds"])
-        return {share * number: value for number, value in by_round(run).items()}
-
-    return placed
+def _figure_panels(
+    groups: Sequence[Group], wanted: Mapping[str, tuple[str, str]]
+) -> list[Panel]:
+    """Return the panels of some figures, those that several rounds have."""
+    runs = [run for group in groups for run in group.runs]
+    panels = [
+        Panel(
+            title,
+            x_label(runs),
+            label,
+            per_run_lines(groups, placed(runs, _scored(name))),
+            percent=name in ("PA", "NA"),
+        )
+        for name, (title, label) in wanted.items()
+    ]
+    several = max((len(s.points) for p in panels for s in p.series), default=0) > 1
+    return [panel for panel in panels if panel.series] if several else []
 
 
 def _first(run: FinishedRun) -> Mapping[int, float]:
@@ -120,7 +137,15 @@ def _overall(run: FinishedRun) -> Mapping[int, float]:
     return overall_efficacy(run.summary["rounds"])
 
 
-def _growth(weight: str) -> _Points:
+def _scored(figure: str) -> Points:
+    def scored(run: FinishedRun) -> dict[int, float]:
+        found = scores_by_round(run.summary["rounds"], norms_before(run))
+        return {n: figures[figure] for n, figures in found.items() if figure in figures}
+
+    return scored
+
+
+def _growth(weight: str) -> Points:
     def growth(run: FinishedRun) -> dict[int, float]:
         known = [line for line in kept(run.rounds) if weight in line["weight_norms"]]
         if not known:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from flwr_collabedit.evaluation.intervals import Estimate
 from flwr_collabedit.evaluation.report import Column, Row
 from simulations.comparison import BEFORE, Comparison, Group
+from simulations.comparison_after import after_columns, after_rows
 from simulations.comparison_conflicts import CONFLICT_COLUMNS, conflict_figures
 from simulations.comparison_later import later_columns, later_figures
 from simulations.comparison_personal import PERSONAL_COLUMNS, personal_figures
@@ -27,6 +28,9 @@ NOTE = (
     "Later rounds: after the last one that was not undone; the first edits are those "
     "up to the first scoring, forgetting is what EA has lost since it was best, the "
     "L1 norm is that of the layer that has grown most. "
+    "After so many edits: of all edits so far, where all methods were scored; 'mean' "
+    "is that of EA, PA and NA, the L1 norms are of all weights that the editor edits "
+    "together, and of what it has added to them, against the unedited ones'. "
     "Rows are ordered by accuracy Score. Seconds are of the whole run with its pooled "
     "reference; the first run of a sweep that needs some targets optimises them, the "
     "others read them."
@@ -80,6 +84,15 @@ def tables(comparison: Comparison) -> list[Table]:
     if rows:
         found.insert(
             -1, ("What later rounds did", [*first, *later_columns(rows)], rows)
+        )
+    after = [
+        {**_place(group), **row}
+        for groups in comparison.facets().values()
+        for group, row in after_rows(groups)
+    ]
+    if after:
+        found.insert(
+            -1, ("After so many edits", [*first, *after_columns(after)], after)
         )
     contested = [(group, conflict_figures(group)) for group in ordered]
     rows = [{**_place(group), **row} for group, row in contested if row is not None]

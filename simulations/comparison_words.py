@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from flwr_collabedit.evaluation.intervals import Estimate
 from simulations.comparison import NOT_COMPARED, SEED, Comparison, Group
 
 
@@ -51,6 +52,14 @@ def shown_value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return '""' if value == "" else str(value)
+
+
+def shown_estimate(estimate: Estimate, form: str) -> str:
+    """Return a mean in a number format, and its interval in the same without sign."""
+    text = f"{estimate.mean:{form}}"
+    if estimate.half_width is None:
+        return text
+    return f"{text} ± {estimate.half_width:{form.removeprefix('+')}}"
 
 
 def _order(groups: Sequence[Group], score: str) -> tuple[str, list[str]]:

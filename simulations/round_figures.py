@@ -127,7 +127,7 @@ def end_figures(
     found: dict[str, float | None] = {"undone": len(rounds) - len(left)}
     if left:
         last = left[-1]
-        number, health = last["server_round"], last.get("health", {})
+        number = last["server_round"]
         growth = norm_growth(last, last.get("base_norms") or before)
         scored = EfficacyByScoring.of(rounds)
         found |= {
@@ -135,12 +135,20 @@ def end_figures(
             "first": first_efficacy(rounds).get(number),
             "all": overall_efficacy(rounds).get(number),
             "norm": max(growth.values(), default=None),
-            "kl": health.get("kl-to-base"),
+            **health_change(last),
         }
-        if "perplexity" in health and "base-perplexity" in health:
-            share = health["perplexity"] / health["base-perplexity"]
-            found["perplexity"] = 100 * (share - 1)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def health_change(report: Round) -> dict[str, float]:
+    """Return the increase of perplexity in percent, and ``kl`` in nats."""
+    health, found = report.get("health", {}), {}
+    if "perplexity" in health and "base-perplexity" in health:
+        share = health["perplexity"] / health["base-perplexity"]
+        found["perplexity"] = 100 * (share - 1)
+    if "kl-to-base" in health:
+        found["kl"] = health["kl-to-base"]
+    return found
 
 
 def layer_of(parameter: str) -> str:

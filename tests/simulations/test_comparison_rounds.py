@@ -1,4 +1,4 @@
-"""Figures over rounds: what is left of the first edits, and how norms grow."""
+"""Figures over rounds: what is left of edits, how norms grow, what damage is done."""
 
 import pytest
 from fake_rounds import fake_round, old_round
@@ -7,7 +7,12 @@ pytest.importorskip("matplotlib")
 
 from simulations import comparison_rounds
 from simulations.comparison import Group
-from simulations.comparison_rounds import draw_efficacy, draw_norms
+from simulations.comparison_rounds import (
+    draw_damage,
+    draw_efficacy,
+    draw_norms,
+    draw_scores,
+)
 from simulations.finished_runs import FinishedRun
 
 PNG = b"\x89PNG"
@@ -56,6 +61,7 @@ def test_the_first_edits_are_followed_over_the_rounds_by_method(panels):
     drawn = draw_efficacy([group("one", run_of(*THREE)), group("other", other)])
 
     assert drawn[1] == PNG
+    # One of the runs has undone a round: they have not the same edits after round 3.
     assert [panel.x_label for panel in panels] == ["round", "round"]
     assert lines(panels[0]) == {
         "one": {1: 100.0, 3: 80.0},
@@ -64,12 +70,32 @@ def test_the_first_edits_are_followed_over_the_rounds_by_method(panels):
     assert lines(panels[1]) == {"one": {1: 100.0, 3: 40.0}, "other": {1: 90.0, 3: 50.0}}
 
 
+def test_points_are_placed_by_edits_where_runs_have_the_same_ones(panels):
+    few = run_of(fake_round(1, 90.0, num_edits=8), fake_round(2, 30.0, num_edits=8))
+    many = run_of(*(fake_round(r, *[50.0] * r, num_edits=4) for r in range(1, 5)))
+
+    draw_efficacy([group("few", few), group("many", many)])
+
+    assert panels[0].x_label == "edits"
+    assert list(lines(panels[0])["few"]) == [8, 16]
+    assert list(lines(panels[0])["many"]) == [4, 8, 12, 16]
+
+
+def test_a_round_without_edits_has_no_place_among_them(panels):
+    rounds = fake_round(1, 90.0), fake_round(2, 80.0, num_edits=0)
+
+    draw_efficacy([group("one", run_of(*rounds))])
+
+    assert panels[0].x_label == "round"
+    assert lines(panels[0]) == {"one": {1: 90.0, 2: 80.0}}
+
+
 def test_the_unedited_model_is_no_round(panels):
     before = fake_round(0, 1.0, 1.0, 1.0)
 
     draw_efficacy([group("one", run_of(*THREE, before=[before]))])
 
-    assert list(lines(panels[1])["one"]) == [1, 3]
+    assert list(lines(panels[1])["one"]) == [2, 4]
 
 
 def test_seeds_are_averaged(panels):
@@ -80,13 +106,14 @@ def test_seeds_are_averaged(panels):
 
     draw_efficacy([group("one", *runs)])
 
-    assert lines(panels[0]) == {"one": {1: 70.0, 2: 70.0}}
-    assert panels[0].series[0].points[1].count == 2
+    assert lines(panels[0]) == {"one": {2: 70.0, 4: 70.0}}
+    assert panels[0].series[0].points[2].count == 2
 
 
 def test_runs_of_different_length_are_placed_by_the_share_that_is_done(panels):
     short = run_of(fake_round(1, 90.0), fake_round(2, 30.0, 60.0))
-    long = run_of(*(fake_round(r, *[50.0] * r) for r in range(1, 5)))
+    last = fake_round(4, *[50.0] * 4, num_edits=0)
+    long = run_of(*(fake_round(r, *[50.0] * r) for r in range(1, 4)), last)
 
     draw_efficacy([group("short", short), group("long", long)])
 
@@ -117,7 +144,7 @@ def test_norms_are_multiples_of_the_unedited_models(panels):
 
     draw_norms([group("one", run_of(*rounds))])
 
-    assert lines(panels[0]) == {"one": {1: 1.1, 3: 1.2}}
+    assert lines(panels[0]) == {"one": {2: 1.1, 4: 1.2}}
     assert panels[0].title == "layer 3"
 
 
@@ -126,4 +153,41 @@ def test_norms_of_old_runs_are_multiples_of_the_first_one_recorded(panels):
 
     draw_norms([group("one", run_of(*rounds, before=[norms(0, 8.0)]))])
 
-    assert lines(panels[0]) == {"one": {0: 1.0, 1: 1.375, 2: 1.5}}
+    assert lines(panels[0]) == {"one": {0: 1.0, 2: 1.375, 4: 1.5}}
+
+
+def scored(number, accuracy, **changes):
+    scores = {"EA": 99.0, "PA": accuracy, "NA": accuracy + 1}
+    return fake_round(number, evaluation=scores, **changes)
+
+
+def test_paraphrases_and_neighborhood_are_drawn_by_edits(panels):
+    one = run_of(scored(1, 80.0), fake_round(2), scored(3, 60.0))
+
+    drawn = draw_scores([group("one", one)])
+
+    assert drawn[1] == PNG
+    assert [panel.y_label for panel in panels] == ["PA, %", "NA, %"]
+    assert [lines(panel) for panel in panels] == [
+        {"one": {2: 80.0, 6: 60.0}},
+        {"one": {2: 81.0, 6: 61.0}},
+    ]
+    assert all(panel.percent for panel in panels)
+
+
+def test_damage_is_drawn_in_what_has_been_measured(panels):
+    def damaged(number, perplexity):
+        health = {"perplexity": perplexity, "base-perplexity": 2.0}
+        return scored(number, 80.0, health=health)
+
+    draw_damage([group("one", run_of(damaged(1, 2.5), damaged(2, 3.0)))])
+
+    assert [panel.title for panel in panels] == ["Held-out text"]
+    assert lines(panels[0]) == {"one": {2: 25.0, 4: 50.0}}
+
+
+@pytest.mark.parametrize("draw", [draw_scores, draw_damage])
+def test_runs_that_were_scored_once_have_no_figure_of_scores(draw):
+    once = scored(2, 80.0, health={"kl-to-base": 0.1})
+
+    assert draw([group("one", run_of(fake_round(1), once))]) is None

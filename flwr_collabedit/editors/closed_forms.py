@@ -30,4 +30,19 @@ def least_squares(
     return torch.cholesky_solve(keys @ differences.T, factor).T
 
 
-FORMS: Mapping[FormName, ClosedForm] = {"least-squares": least_squares}
+def outer_product(
+    hypernetwork: Hypernetwork, name: str, keys: Tensor, gradients: Tensor
+) -> Tensor:
+    """Return ``-rate sum_j g~_j k~_j^T``, Mitchell et al., 2022, section 3.1."""
+    mapped_keys, mapped_gradients = hypernetwork(name, keys, gradients)
+    rate = hypernetwork.rate(name).double()
+    update: Tensor = -rate * mapped_gradients.double() @ mapped_keys.double().T
+    return update
+
+
+FORMS: Mapping[FormName, ClosedForm] = {
+    "least-squares": least_squares,
+    "outer-product": outer_product,
+}
+FORM_OF: Mapping[str, FormName] = {"malmen": "least-squares", "mend": "outer-product"}
+"""By the name of the editor."""

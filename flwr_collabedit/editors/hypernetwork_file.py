@@ -7,6 +7,7 @@ optimiser under ``optimizer/``; a `HypernetworkCard` is JSON under the metadata'
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -92,13 +93,32 @@ class TrainedHypernetwork:
             for name, (_, d_key) in self.card.config.weights.items()
         }
 
-    def check(self, lm: LanguageModel, layers: Sequence[int], form: FormName) -> None:
+    def network_on(self, lm: LanguageModel) -> Hypernetwork:
+        """Return a copy of the network on the device of the model."""
+        return deepcopy(self.network).to(lm.device)
+
+    def check(
+        self,
+        lm: LanguageModel,
+        layers: Sequence[int],
+        form: FormName,
+        *,
+        expected: str = "",
+    ) -> None:
         """Raise unless it can edit these layers of the model, which is not edited yet.
+
+        Parameters
+        ----------
+        lm, layers, form
+            The model, its edited layers, and what the editor makes of the output.
+        expected : str
+            The fingerprint that all parties are to have; empty for any.
 
         Raises
         ------
         HypernetworkError
-            If it is of other layers, another model or another editor, or untrained.
+            If it is of other layers, another model or another editor, untrained, or
+            not the one that is expected.
         """
         card = self.card
         if card.config.form != form:
@@ -116,6 +136,12 @@ class TrainedHypernetwork:
             raise HypernetworkError(
                 "Expected a trained hypernetwork, found one after 0 steps. Train it "
                 "with `collabedit train-editor`."
+            )
+        if expected not in ("", self.fingerprint):
+            raise HypernetworkError(
+                f"Expected the hypernetwork {expected[:12]} that the hyperparameters "
+                f"name, found {self.fingerprint[:12]}. Give every party a copy of one "
+                "file."
             )
         if fingerprint(lm, layers) != card.fingerprint:
             raise HypernetworkError(

@@ -31,6 +31,8 @@ from flwr_collabedit.editors.hypernetwork_file import (
 from flwr_collabedit.editors.malmen import MalmenEditor
 from flwr_collabedit.editors.malmen_config import MalmenConfig
 from flwr_collabedit.editors.memit import MemitEditor
+from flwr_collabedit.editors.mend import MendEditor
+from flwr_collabedit.editors.mend_config import MendConfig
 from flwr_collabedit.editors.methods import priors_of
 from flwr_collabedit.editors.pmet_config import PmetConfig
 from flwr_collabedit.editors.rome import RomeEditor
@@ -118,6 +120,10 @@ def _malmen_priors(
     return _malmen(lm, config, parts).priors
 
 
+def _mend(lm: LanguageModel, config: MendConfig, parts: EditorParts) -> MendEditor:
+    return MendEditor(lm, config, _hypernetwork(config, parts))
+
+
 def _hypernetwork(config: EditorConfig, parts: EditorParts) -> TrainedHypernetwork:
     if parts.hypernetwork is None:
         raise HypernetworkError(
@@ -134,6 +140,7 @@ KINDS: Mapping[EditorName, EditorKind] = {
     "rome": EditorKind(RomeConfig, _rome, check_model),
     "grace": EditorKind(GraceConfig, _grace, check_grace),
     "malmen": EditorKind(MalmenConfig, _malmen, priors=_malmen_priors),
+    "mend": EditorKind(MendConfig, _mend),
 }
 
 

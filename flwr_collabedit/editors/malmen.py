@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
-from torch import Tensor
 
 from flwr_collabedit.algebra.edit_statistics import EditStatistics
 from flwr_collabedit.algebra.running_sum import StatisticsSum
@@ -26,9 +25,9 @@ from flwr_collabedit.editors.hypernetwork_file import TrainedHypernetwork
 from flwr_collabedit.editors.label_gradients import Pair, label_gradients
 from flwr_collabedit.editors.layer_passes import Clock
 from flwr_collabedit.editors.malmen_config import MalmenConfig
-from flwr_collabedit.errors import HypernetworkError
+from flwr_collabedit.editors.start import start_deltas
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.weights import applied_deltas, weight_shapes
+from flwr_collabedit.models.weights import applied_deltas
 
 
 class MalmenEditor:
@@ -60,17 +59,12 @@ class MalmenEditor:
     def __init__(
         self, lm: LanguageModel, config: MalmenConfig, hypernetwork: TrainedHypernetwork
     ) -> None:
-        self._shapes = weight_shapes(lm, config.layers)
-        hypernetwork.check(lm, config.layers, "least-squares")
-        found = hypernetwork.fingerprint
-        if config.hypernetwork not in ("", found):
-            raise HypernetworkError(
-                f"Expected the hypernetwork {config.hypernetwork[:12]} that the "
-                f"hyperparameters name, found {found[:12]}. Give every party a copy of "
-                "one file."
-            )
+        lm.check_layers(config.layers)
+        hypernetwork.check(
+            lm, config.layers, "least-squares", expected=config.hypernetwork
+        )
         self._lm, self._config = lm, config
-        self._network = deepcopy(hypernetwork.network).to(lm.device)
+        self._network = hypernetwork.network_on(lm)
         self.priors = hypernetwork.priors()
 
     def measure(self, requests: Sequence[EditRequest]) -> dict[str, Pair]:
@@ -114,7 +108,8 @@ class MalmenEditor:
             If ``lambda`` does not make the solve well-posed.
         """
         start, clock = start or ModelEdit(), Clock()
-        history, deltas = start.history, self._started(start)
+        history = start.history
+        deltas = start_deltas(self._lm, self._config.layers, start)
         if not requests:
             return EditResult(deltas, history=history)
         seen = {} if history.is_from_base else deltas
@@ -138,7 +133,7 @@ class MalmenEditor:
         network = self._network
         pairs = label_gradients(
             self._lm,
-            list(self._shapes),
+            list(network.config.weights),
             requests,
             tokens=network.config.tokens,
             reduction=network.config.reduction,
@@ -152,15 +147,4 @@ class MalmenEditor:
         return {
             name: (keys, network.value_differences(name, keys, gradients).double())
             for name, (keys, gradients) in pairs.items()
-        }
-
-    def _started(self, start: ModelEdit) -> dict[str, Tensor]:
-        device = self._lm.device
-        zeros = {
-            name: torch.zeros(shape, dtype=torch.float64, device=device)
-            for name, shape in self._shapes.items()
-        }
-        return zeros | {
-            name: delta.to(device, torch.float64)
-            for name, delta in start.deltas.items()
         }

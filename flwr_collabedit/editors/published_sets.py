@@ -26,6 +26,7 @@ _EMBEDDED_FILES: tuple[tuple[EditorName, str], ...] = (
     ("rome", "edit_rome"),
     ("grace", "edit_grace"),
     ("malmen", "edit_malmen"),
+    ("mend", "edit_mend"),
 )
 
 

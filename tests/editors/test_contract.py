@@ -13,6 +13,7 @@ from pico import pico_language_model
 from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.editor_names import EditorName, needs_hypernetwork
 from flwr_collabedit.editors.alpha_edit_config import AlphaEditConfig
+from flwr_collabedit.editors.closed_forms import FORM_OF
 from flwr_collabedit.editors.editor import Editor, EditResult
 from flwr_collabedit.editors.editor_config import EditorConfig
 from flwr_collabedit.editors.grace_config import GraceConfig
@@ -25,6 +26,7 @@ from flwr_collabedit.editors.kinds import (
     read_config,
 )
 from flwr_collabedit.editors.malmen_config import MalmenConfig
+from flwr_collabedit.editors.mend_config import MendConfig
 from flwr_collabedit.editors.rome_config import RomeConfig
 from flwr_collabedit.errors import CollabEditError, ConfigurationError
 from flwr_collabedit.evaluation.scoring import score_cases
@@ -61,6 +63,7 @@ CONFIGS: Mapping[EditorName, Callable[[], EditorConfig]] = {
     "rome": rome_config,
     "grace": lambda: GraceConfig(layers=(1,), radius=1e-3, num_gradient_steps=20),
     "malmen": lambda: MalmenConfig(layers=(0, 1)),
+    "mend": lambda: MendConfig(layers=(0, 1)),
 }
 WITHOUT_WEIGHTS = {"grace"}
 
@@ -87,7 +90,9 @@ def parts_for(lm: LanguageModel, settings: EditorConfig, folder: Path) -> Editor
     file = None
     if needs_hypernetwork(settings.editor):
         file = folder / "hypernetwork.safetensors"
-        save_hypernetwork(file, gradient_step(lm, settings.layers))
+        save_hypernetwork(
+            file, gradient_step(lm, settings.layers, form=FORM_OF[settings.editor])
+        )
     return EditorParts(CONTEXTS, lambda: moments, file)
 
 

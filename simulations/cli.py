@@ -22,6 +22,7 @@ from flwr_collabedit.cli.evaluate import evaluate
 from flwr_collabedit.cli.export import export
 from flwr_collabedit.cli.locate import locate
 from flwr_collabedit.cli.terminal import ExitCode, terminal
+from flwr_collabedit.cli.train_editor import train_editor
 from flwr_collabedit.errors import ConfigurationError
 from simulations.engines import Engine
 from simulations.simulate import simulate
@@ -37,7 +38,7 @@ app = typer.Typer(
 _ALONE, _BEFORE, _TOGETHER = "Edit a model", "Before editing", "Simulate parties"
 _COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     *((_ALONE, command) for command in (edit, ask, evaluate, export)),
-    *((_BEFORE, command) for command in (locate, covariance)),
+    *((_BEFORE, command) for command in (locate, covariance, train_editor)),
     (_TOGETHER, simulate),
 )
 for panel, command in _COMMANDS:

@@ -44,6 +44,5 @@ FORMS: Mapping[FormName, ClosedForm] = {
     "least-squares": least_squares,
     "outer-product": outer_product,
 }
-FORMS: Mapping[FormName, ClosedForm] = {"least-squares": least_squares}
 FORM_OF: Mapping[str, FormName] = {"malmen": "least-squares", "mend": "outer-product"}
 """By the name of the editor."""

@@ -14,8 +14,8 @@ from flwr_collabedit.editors.kinds import EditorParts, make_editor
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
 from flwr_collabedit.evaluation.metrics import MetricSums
+from flwr_collabedit.models.codebook import Codebook, applied_edit
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.weights import applied_deltas
 from flwr_collabedit.progress import ProgressLog
 from simulations.experiment import text_quality
 from simulations.settings import ExperimentSettings
@@ -29,6 +29,7 @@ class PooledResult:
     deltas: dict[str, Tensor]
     sums: MetricSums
     seconds: float
+    codebook: Codebook | None = None
 
 
 def edit_pooled(
@@ -70,11 +71,11 @@ def edit_pooled(
             **options,
         )
     deltas = {**edit.deltas}
-    with applied_deltas(lm, deltas):
+    with applied_edit(lm, deltas, edit.codebook):
         progress = ProgressLog("pooled: prompts scored", len(scored))
         quality = text_quality(settings)
         sums = evaluate_cases(lm, scored, text_quality=quality, progress=progress).sums
-    return PooledResult(deltas, sums, time.perf_counter() - began)
+    return PooledResult(deltas, sums, time.perf_counter() - began, edit.codebook)
 
 
 def relative_gaps(

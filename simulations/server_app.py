@@ -88,6 +88,7 @@ def main(grid: Grid, context: Context) -> None:
         save_edit(folder.path / DELTA_FILE, deltas, card)
     if pooled is not None:
         card = card.model_copy(update={"method": "pooled", "num_clients": 1})
-        save_edit(folder.path / "pooled.safetensors", pooled.deltas, card)
+        path = folder.path / "pooled.safetensors"
+        save_edit(path, pooled.deltas, card, pooled.codebook)
     write_report(folder, summary)
     log(INFO, "Results: %s", folder.path)

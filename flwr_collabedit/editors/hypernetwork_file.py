@@ -88,7 +88,7 @@ class TrainedHypernetwork:
         return {
             name: RidgePrior(
                 torch.eye(d_key, dtype=torch.float64),
-                self.network.ridge(name).item(),
+                float(self.network.ridge(name).detach()),
             )
             for name, (_, d_key) in self.card.config.weights.items()
         }

@@ -13,6 +13,7 @@ from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFI
 from flwr_collabedit.errors import (
     ClientError,
     ConfigurationError,
+    HypernetworkError,
     PayloadError,
     PrivacyError,
     SecondMomentError,
@@ -31,6 +32,7 @@ from flwr_collabedit.messages.payloads import (
 # Their texts name settings, files and sizes, never a fact.
 _TOLD = (
     ConfigurationError,
+    HypernetworkError,
     PayloadError,
     PrivacyError,
     SecondMomentError,

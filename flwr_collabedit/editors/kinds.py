@@ -22,6 +22,8 @@ from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.contexts import ContextTemplates
 from flwr_collabedit.editors.editor import Editor
 from flwr_collabedit.editors.editor_config import EditorConfig
+from flwr_collabedit.editors.fine_tuning import FineTuningEditor
+from flwr_collabedit.editors.fine_tuning_config import FineTuningConfig
 from flwr_collabedit.editors.grace import GraceEditor, check_grace
 from flwr_collabedit.editors.grace_config import GraceConfig
 from flwr_collabedit.editors.hypernetwork_file import (
@@ -131,6 +133,10 @@ def _hypernetwork(config: EditorConfig, parts: EditorParts) -> TrainedHypernetwo
             "Train one with `collabedit train-editor`, and give its file."
         )
     return load_hypernetwork(parts.hypernetwork)
+def _fine_tuning(
+    lm: LanguageModel, config: FineTuningConfig, _: EditorParts
+) -> FineTuningEditor:
+    return FineTuningEditor(lm, config)
 
 
 KINDS: Mapping[EditorName, EditorKind] = {
@@ -141,6 +147,7 @@ KINDS: Mapping[EditorName, EditorKind] = {
     "grace": EditorKind(GraceConfig, _grace, check_grace),
     "malmen": EditorKind(MalmenConfig, _malmen, priors=_malmen_priors),
     "mend": EditorKind(MendConfig, _mend),
+    "ft": EditorKind(FineTuningConfig, _fine_tuning),
 }
 
 

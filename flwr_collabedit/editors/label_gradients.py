@@ -31,20 +31,29 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class LabelRow:
-    """A text up to the last token but one, and what is to be predicted at its end."""
+    """A text up to the last token but one, and what is to be predicted at its end.
+
+    With ``at_once`` the text is the prompt alone, whose last position is to predict all
+    tokens of the target.
+    """
 
     input_ids: tuple[int, ...]
     target_ids: tuple[int, ...]
+    at_once: bool = False
 
     @property
-    def reads(self) -> range:
+    def reads(self) -> Sequence[int]:
         """Positions at which the target's tokens are predicted."""
-        return range(len(self.input_ids) - len(self.target_ids), len(self.input_ids))
+        end = len(self.input_ids)
+        if self.at_once:
+            return [end - 1] * len(self.target_ids)
+        return range(end - len(self.target_ids), end)
 
     @classmethod
-    def of(cls, text: TokenizedText) -> "LabelRow":
+    def of(cls, text: TokenizedText, *, at_once: bool = False) -> "LabelRow":
         """Return the row of a prompt with its target."""
-        return cls(text.input_ids[:-1], tuple(text.target_ids))
+        end = text.target_start if at_once else -1
+        return cls(text.input_ids[:end], tuple(text.target_ids), at_once)
 
 
 def label_gradients(
@@ -97,7 +106,7 @@ def label_gradients(
     NonFiniteOutputError
         If a loss is not finite.
     """
-    rows = [_row(lm, request) for request in requests]
+    rows = [label_row(lm, request) for request in requests]
     parts: dict[str, list[Pair]] = {name: [] for name in names}
     # Without requests one token still runs, which tells the widths.
     for start in range(0, max(1, len(rows)), rows_per_batch):
@@ -149,7 +158,16 @@ def label_logits(lm: LanguageModel, rows: Sequence[LabelRow]) -> tuple[Tensor, T
     return wide, targets.long().to(lm.device)
 
 
-def _row(lm: LanguageModel, request: EditRequest) -> LabelRow:
+def label_row(
+    lm: LanguageModel, request: EditRequest, *, at_once: bool = False
+) -> LabelRow:
+    """Return a request's bare prompt with its target.
+
+    Raises
+    ------
+    RequestFormatError
+        If the text is longer than the model's context.
+    """
     text = tokenize(
         lm.tokenizer,
         request.prompt,
@@ -162,7 +180,7 @@ def _row(lm: LanguageModel, request: EditRequest) -> LabelRow:
             f"{len(text.input_ids)} tokens; {lm.name!r} reads at most {lm.max_length}. "
             "Shorten the prompt or leave the case out."
         )
-    return LabelRow.of(text)
+    return LabelRow.of(text, at_once=at_once)
 
 
 def _of_batch(
@@ -192,6 +210,9 @@ def _of_batch(
         )
     gradients = torch.autograd.grad(loss, list(outputs.values()))
     kept = [_kept(row, tokens) for row in rows]
+    kept: list[Sequence[int]] = [
+        row.reads if tokens == "answer" else range(len(row.input_ids)) for row in rows
+    ]
     if not len(targets):  # no request
         kept = [range(0)]
     return {
@@ -208,11 +229,16 @@ def _kept(row: LabelRow, tokens: Tokens) -> range:
 
 
 def _columns(states: Tensor, kept: Sequence[range], device: torch.device) -> Tensor:
+def _columns(
+    states: Tensor, kept: Sequence[Sequence[int]], device: torch.device
+) -> Tensor:
     picked = states[_index(kept, states.device)]
     return picked.to(device, torch.float64).T.contiguous()
 
 
-def _index(kept: Iterable[range], device: torch.device) -> tuple[Tensor, Tensor]:
+def _index(
+    kept: Iterable[Sequence[int]], device: torch.device
+) -> tuple[Tensor, Tensor]:
     pairs = [(row, position) for row, span in enumerate(kept) for position in span]
     rows, positions = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
     return rows.to(device), positions.to(device)

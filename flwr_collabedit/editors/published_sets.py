@@ -27,6 +27,7 @@ _EMBEDDED_FILES: tuple[tuple[EditorName, str], ...] = (
     ("grace", "edit_grace"),
     ("malmen", "edit_malmen"),
     ("mend", "edit_mend"),
+    ("ft", "edit_ft"),
 )
 
 

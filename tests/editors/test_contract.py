@@ -16,6 +16,7 @@ from flwr_collabedit.editors.alpha_edit_config import AlphaEditConfig
 from flwr_collabedit.editors.closed_forms import FORM_OF
 from flwr_collabedit.editors.editor import Editor, EditResult
 from flwr_collabedit.editors.editor_config import EditorConfig
+from flwr_collabedit.editors.fine_tuning_config import FineTuningConfig
 from flwr_collabedit.editors.grace_config import GraceConfig
 from flwr_collabedit.editors.hypernetwork_file import save_hypernetwork
 from flwr_collabedit.editors.kinds import (
@@ -64,6 +65,7 @@ CONFIGS: Mapping[EditorName, Callable[[], EditorConfig]] = {
     "grace": lambda: GraceConfig(layers=(1,), radius=1e-3, num_gradient_steps=20),
     "malmen": lambda: MalmenConfig(layers=(0, 1)),
     "mend": lambda: MendConfig(layers=(0, 1)),
+    "ft": lambda: FineTuningConfig(layers=(0, 1)),
 }
 WITHOUT_WEIGHTS = {"grace"}
 

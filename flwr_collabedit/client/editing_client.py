@@ -14,6 +14,8 @@ from flwr_collabedit.client.health import (
     delta_norms,
     weight_norms,
 )
+from flwr_collabedit.client.local_client import LocalClient
+from flwr_collabedit.client.local_store import LocalStore
 from flwr_collabedit.client.own_edits import OwnEdits
 from flwr_collabedit.client.personal_client import PersonalClient
 from flwr_collabedit.client.personal_store import PersonalStore
@@ -25,6 +27,7 @@ from flwr_collabedit.client.target_store import TargetStore
 from flwr_collabedit.client.upload_guard import FewEdits, UploadGuard
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.edited_model import EditedModel
+from flwr_collabedit.editors.editor import ModelEdit
 from flwr_collabedit.editors.editor_config import EditorConfig
 from flwr_collabedit.editors.keys import current_values
 from flwr_collabedit.editors.kinds import read_config, target_config
@@ -42,9 +45,10 @@ from flwr_collabedit.messages.payloads import (
     Arrays,
     unpack_deltas,
 )
+from flwr_collabedit.messages.personal_task import is_alone
+from flwr_collabedit.models.codebook import applied_edit
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.models.language_model import LanguageModel
-from flwr_collabedit.models.weights import applied_deltas
 
 
 @lru_cache(maxsize=4)
@@ -79,13 +83,14 @@ class EditingClient(NumPyClient):
     second_moments : callable or None
         Gives ``C0 = E[k k^T]``, ``(d_key, d_key)``, of every edited weight for a
         configuration, by weight name. Called only where the server asks clients to edit
-        alone: with the ``local`` schedule, by the strategies that merge deltas and by
-        FedEdit.
+        alone: with the ``local`` schedule, by the strategies that merge deltas, by
+        FedEdit and local-only.
     hypernetwork : Path or None
         File of the trained network that the editor needs (MALMEN, MEND), the same at
         every client: its fingerprint is in the server's hyperparameters.
     personal_folder : Path or None
-        Where FedEdit's personal model is kept; ``None`` for the state folder.
+        Where a model of the client's own is kept (FedEdit, local-only); ``None`` for
+        the state folder.
     withdrawals : mapping of int to EditSet
         By round, the edits of earlier rounds that the party takes back in it.
     tag_key : TagKey or None
@@ -151,6 +156,12 @@ class EditingClient(NumPyClient):
             PersonalStore(personal_folder or state_folder),
             guard,
         )
+        self.local = LocalClient(
+            *(language_model, name),
+            LocalStore(personal_folder or state_folder),
+            self.second_moments,
+            hypernetwork,
+        )
 
     def fit(
         self, parameters: Arrays, config: dict[str, Scalar]
@@ -192,6 +203,10 @@ class EditingClient(NumPyClient):
             num_edits, figures = self.declaring.declare(
                 parameters, instruction, editor, own
             )
+        elif is_alone(instruction):
+            requests = self._requests(instruction)
+            num_edits = len(requests)
+            figures = self.local.fit(instruction, editor, requests)
         elif instruction.personal:
             requests, memit = self._requests(instruction), target_config(editor)
             num_edits = len(requests)
@@ -223,17 +238,13 @@ class EditingClient(NumPyClient):
             Sums and counts, see `flwr_collabedit.evaluation.metrics.MetricSums`.
         """
         instruction, editor, own = self._read(config)
-        if instruction.personal:
-            model = self.personal.model(instruction, own)
-            deltas, received = model.deltas, model.received
-        else:
-            deltas, received = unpack_deltas(parameters, own), ()
+        edit, received = self._edited(parameters, instruction, own)
         inactive = EditSet.from_json(instruction.inactive)
         active = self.edits.until(instruction.server_round, inactive)
         lm, names = self.language_model, instruction.parameters
         probe, base = base_health(lm, self.health)
-        base = base + prefixed(BASE, weight_norms(lm, names)) + delta_norms(deltas)
-        with applied_deltas(lm, deltas):
+        base = base + prefixed(BASE, weight_norms(lm, names)) + delta_norms(edit.deltas)
+        with applied_edit(lm, edit.deltas, edit.codebook):
             total = base + probe.measure(lm) + weight_norms(lm, names)
             total = total + self.scores.own(active, instruction.server_round)
             total = total + self.scores.inactive(self.edits.inside(inactive))
@@ -242,6 +253,17 @@ class EditingClient(NumPyClient):
         loss = total.mean("target-loss") or 0.0
         num_cases = sum(map(len, active.values()))
         return loss, num_cases, {**total.to_flat(), **self._head(instruction)}
+
+    def _edited(
+        self, parameters: Arrays, instruction: Instruction, own: EditedModel
+    ) -> tuple[ModelEdit, tuple[str, ...]]:
+        """Return what is changed in the model to score, and whose vectors it has."""
+        if is_alone(instruction):
+            return self.local.model(instruction).edit, ()
+        if instruction.personal:
+            model = self.personal.model(instruction, own)
+            return ModelEdit(model.deltas), model.received
+        return ModelEdit(unpack_deltas(parameters, own)), ()
 
     def _read(
         self, config: Mapping[str, Scalar]

@@ -122,10 +122,8 @@ def save_edit(
     metadata = {"card": card.model_dump_json()}
     if codebook is not None:
         metadata[_CODEBOOK] = codebook.module
-        tensors |= {
-            f"{_CODEBOOK}/{name}": getattr(codebook, name).cpu().contiguous()
-            for name in _BOOK_TENSORS
-        }
+        own = codebook.tensors().items()
+        tensors |= {f"{_CODEBOOK}/{name}": one for name, one in own}
     with replacing(path) as draft:
         save_file(tensors, draft, metadata=metadata)
 

@@ -1,12 +1,13 @@
-"""What FedEdit's server asks of a client that has a model of its own."""
+"""What a server asks of a client that has a model of its own: FedEdit, local-only."""
 
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flwr_collabedit.errors import PayloadError
+from flwr_collabedit.messages.instruction import Instruction
 
-Phase = Literal["share", "re-edit", "evaluate"]
+Phase = Literal["share", "re-edit", "evaluate", "alone"]
 TargetsOn = Literal["base", "edited"]
 Similarity = Literal["z", "delta"]
 Selection = Literal["server", "client"]
@@ -22,9 +23,11 @@ class PersonalTask(BaseModel):
     ----------
     run_id : str
         A client's personal model belongs to one run; another's is refused.
-    phase : {"share", "re-edit", "evaluate"}
+    phase : {"share", "re-edit", "evaluate", "alone"}
         Edit the slot's own facts and send their mediator vectors; write others'
-        vectors, which came with the message; score.
+        vectors, which came with the message; score. ``alone``: edit the round's own
+        facts and send nothing of them, or score, as the message's type says; no other
+        field but ``run_id`` is read then.
     targets_on : {"base", "edited"}
         The model on which targets are optimised: the base model, so that they compare
         across clients and slots, or the client's own.
@@ -60,3 +63,10 @@ class PersonalTask(BaseModel):
                 f"Personal task, field {problem['loc']}: {problem['msg']}. Install the "
                 "same flwr-collabedit on server and clients."
             ) from None
+
+
+def is_alone(instruction: Instruction) -> bool:
+    """Return whether a client is to work on a model that it shares nothing of."""
+    if not instruction.personal:
+        return False
+    return PersonalTask.from_json(instruction.personal).phase == "alone"

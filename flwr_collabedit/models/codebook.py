@@ -65,6 +65,11 @@ class Codebook:
         """Return the number of entries."""
         return len(self.keys)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name, on the CPU, as a file takes them."""
+        named = {name: one for name, one in vars(self).items() if name != "module"}
+        return {name: one.detach().cpu().contiguous() for name, one in named.items()}
+
     def to(self, device: torch.device) -> Self:
         """Return the codebook on another device."""
         return replace(
@@ -131,7 +136,7 @@ def applied_codebook(lm: LanguageModel, codebook: Codebook | None) -> Iterator[N
     if codebook is None or not len(codebook):
         yield
         return
-    book, name = codebook, codebook.module
+    book, name = codebook.to(lm.device), codebook.module
     find_module(lm.model, name)
     with trace(lm.model, [name], inputs=True) as seen:
 

@@ -6,6 +6,7 @@ from flwr_collabedit.strategies.edit_avg import EditAvg
 from flwr_collabedit.strategies.edit_strategy import EditStrategy
 from flwr_collabedit.strategies.fed_edit import FedEditStrategy
 from flwr_collabedit.strategies.legacy import LegacyStrategy
+from flwr_collabedit.strategies.local_only import LocalOnlyStrategy
 from flwr_collabedit.strategies.round_guard import RoundGuard
 from flwr_collabedit.strategies.round_report import RoundReport
 from flwr_collabedit.strategies.secure_sum import SecureAggregation
@@ -21,6 +22,7 @@ __all__ = [
     "EditStrategy",
     "FedEditStrategy",
     "LegacyStrategy",
+    "LocalOnlyStrategy",
     "RoundGuard",
     "RoundReport",
     "SecureAggregation",

@@ -8,9 +8,9 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from logging import INFO
-from typing import Any
+from typing import Any, ClassVar
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.app import Message, MessageType, MetricRecord
 from flwr.common import log
 from flwr.serverapp import Grid
 from torch import Tensor
@@ -23,8 +23,7 @@ from flwr_collabedit.algebra.mediator import (
 from flwr_collabedit.edited_model import EditedModel
 from flwr_collabedit.editor_names import check_exchanged, editor_of
 from flwr_collabedit.errors import ConfigurationError, PayloadError
-from flwr_collabedit.evaluation.metrics import MetricSums
-from flwr_collabedit.messages.instruction import Instruction
+from flwr_collabedit.messages.instruction import Form
 from flwr_collabedit.messages.mediator_payload import read_vectors_reply, vectors_record
 from flwr_collabedit.messages.payloads import METRICS, RE_EDIT_COUNTS, sender_of
 from flwr_collabedit.messages.personal_task import (
@@ -35,17 +34,16 @@ from flwr_collabedit.messages.personal_task import (
     TargetsOn,
 )
 from flwr_collabedit.messages.replies import checked_records
-from flwr_collabedit.strategies.edit_strategy import EditStrategy
 from flwr_collabedit.strategies.exchange import build_messages
 from flwr_collabedit.strategies.held_replies import HeldReplies
 from flwr_collabedit.strategies.mediator_store import Entry, MediatorStore, joined
-from flwr_collabedit.strategies.personal_report import personal_figures
+from flwr_collabedit.strategies.personal_models import PersonalModelsStrategy
 from flwr_collabedit.strategies.round_report import ReplyFigures, RoundReport
 
 _RE_EDIT_FIGURES = (*RE_EDIT_COUNTS, *RE_EDIT_SQUARES)
 
 
-class FedEditStrategy(EditStrategy):
+class FedEditStrategy(PersonalModelsStrategy):
     """One round is one time slot; there is no global model.
 
     Every client edits its own model and shares the slot's mediator vectors; when all
@@ -83,6 +81,9 @@ class FedEditStrategy(EditStrategy):
         For an option out of range.
     """
 
+    method: ClassVar[str] = "FedEdit"
+    form: ClassVar[Form] = "mkv"
+
     def __init__(
         self,
         model: EditedModel,
@@ -97,22 +98,20 @@ class FedEditStrategy(EditStrategy):
         max_vectors: int | None = None,
         **common: Any,
     ) -> None:
-        super().__init__(model, **common)
+        task = PersonalTask(
+            run_id=run_id,
+            phase="evaluate",
+            targets_on=targets_on,
+            similarity=similarity,
+            alpha=alpha,
+            selection=selection,
+        )
+        super().__init__(model, task=task, **common)
         check_exchanged(editor_of(self.hyperparameters), "vectors")
-        if self.keeper.guard.max_perplexity_increase is not None:
-            raise ConfigurationError(
-                "FedEdit cannot undo a round: the models are the clients' own. Leave "
-                "max_perplexity_increase out."
-            )
         if self.declarations is not None and self.declarations.presence:
             raise ConfigurationError(
                 "Presence is measured on the model that all share; FedEdit has none. "
                 "Leave presence out: a re-edit writes nothing twice."
-            )
-        if self.options.checkpoint_folder is not None:
-            raise ConfigurationError(
-                "FedEdit has no checkpoints: its models are the clients' own, kept in "
-                "their folders. Leave checkpoint_folder out."
             )
         if not -1 <= alpha <= 1:
             raise ConfigurationError(
@@ -124,35 +123,7 @@ class FedEditStrategy(EditStrategy):
                 f"{alpha_percentile}."
             )
         self.alpha, self.alpha_percentile = alpha, alpha_percentile
-        self._task = PersonalTask(
-            run_id=run_id,
-            phase="evaluate",
-            targets_on=targets_on,
-            similarity=similarity,
-            alpha=alpha,
-            selection=selection,
-        )
         self.store = MediatorStore(num_slots, max_vectors)
-
-    def initial_arrays(self) -> ArrayRecord:
-        """Return no arrays: there is no global model."""
-        return ArrayRecord()
-
-    def evaluation_instruction(self, server_round: int) -> Instruction:
-        """Return what an evaluation asks: the scores of the personal models."""
-        return self._asked(server_round, self._task)
-
-    def _asked(
-        self, slot: int, task: PersonalTask, measured: tuple[str, ...] = ()
-    ) -> Instruction:
-        asked = self.messenger.instruction(slot, measured, form="mkv")
-        return asked.model_copy(update={"personal": task.model_dump_json()})
-
-    def _begin(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord
-    ) -> None:
-        self.messenger.config = dict(config)
-        self.messenger.round_id = f"slot-{server_round}"
 
     def edit(self, grid: Grid, nodes: Sequence[int], report: RoundReport) -> None:
         """Run the slot's two exchanges: all share before any re-edits."""
@@ -249,14 +220,6 @@ class FedEditStrategy(EditStrategy):
         sum(found_figures, start=ReplyFigures()).enter(report)
         counts = report.mediator
         counts["rejected"] = counts.get("offered", 0) - counts.get("selected", 0)
-
-    def set_evaluation(
-        self, report: RoundReport, by_node: Mapping[int, MetricSums]
-    ) -> None:
-        """Enter every client's scores, own and received, and their weighted means."""
-        super().set_evaluation(report, by_node)
-        names = {node: self.messenger.name_of(node) or str(node) for node in by_node}
-        report.personal = personal_figures({names[n]: s for n, s in by_node.items()})
 
     def summary(self) -> None:
         """Log the strategy's options."""

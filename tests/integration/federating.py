@@ -1,6 +1,6 @@
 """What the tests here share: six facts, four clients and a grid of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ def make_grid(
     *,
     order: tuple[int, ...] = IN_ORDER,
     rename: Callable[[str], str] = str,
+    rounds: Sequence[Sequence[Sequence[EvaluationCase]]] = ROUNDS,
     **options: Any,
 ) -> InProcessGrid:
     """Return a grid whose node of index ``i`` is client ``order[i]``.
@@ -84,7 +85,7 @@ def make_grid(
         index = order[int(context.node_config["partition-id"])]
         return EditingClient(
             lm,
-            ROUNDS[index],
+            rounds[index],
             name=rename(f"client-{index}"),
             state_folder=folder / str(index),
             second_moments=None if moments is None else lambda _: moments,

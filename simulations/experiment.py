@@ -192,6 +192,7 @@ def editor_config(settings: ExperimentSettings) -> EditorConfig:
         overrides["second_moment_weight"] = settings.second_moment_weight
     if settings.second_moment_samples:
         overrides["second_moment_samples"] = settings.second_moment_samples
+    overrides |= settings.hyperparameter_overrides
     return hyperparameters_for(
         language_model(settings),
         settings.hyperparameters,

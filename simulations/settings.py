@@ -4,6 +4,7 @@ The names in ``[tool.flwr.app.config]`` and in ``simulations/configs/*.toml`` ar
 fields in kebab case. Flower carries scalars only, so a list is comma-separated text.
 """
 
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -60,6 +61,9 @@ class ExperimentSettings(RoundSettings):
     hyperparameters : str
         Name of a published set, or absolute path of a JSON file; empty for what is
         published for the model, see `flwr_collabedit.editors.hyperparameters`.
+    editor_options : str
+        What replaces or extends the hyperparameters, under our names, as the inside of
+        a TOML table: ``consistent_keys = true, layers = [1]``.
     second_moment_weight : float
         Replaces the file's where it is not 0.
     second_moment_texts, second_moment_samples
@@ -130,6 +134,7 @@ class ExperimentSettings(RoundSettings):
     editor: EditorName = "memit"
     hypernetwork: str = ""
     hyperparameters: str = ""
+    editor_options: str = ""
     second_moment_weight: Annotated[float, Field(ge=0)] = 0.0
     second_moment_texts: str = "embedded"
     second_moment_samples: Annotated[int, Field(ge=0)] = 0
@@ -184,6 +189,18 @@ class ExperimentSettings(RoundSettings):
             raise ValueError("expected a set's name or an absolute path")
         return value
 
+    @field_validator("editor_options")
+    @classmethod
+    def _table(cls, text: str) -> str:
+        try:
+            tomllib.loads(f"options = {{{text}}}")
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(
+                "expected the inside of a TOML table, such as 'consistent_keys = "
+                f"true': {error}"
+            ) from None
+        return text
+
     @classmethod
     def from_run_config(cls, run_config: Mapping[str, Any]) -> Self:
         """Return the checked settings.
@@ -236,6 +253,13 @@ class ExperimentSettings(RoundSettings):
         """Rounds from one scoring to the next, or just those that are scored."""
         every = self.evaluate_every
         return every if isinstance(every, int) else tuple(map(int, every.split(",")))
+
+    @property
+    def hyperparameter_overrides(self) -> dict[str, Any]:
+        """What ``editor_options`` says, by name."""
+        table = tomllib.loads(f"options = {{{self.editor_options}}}")
+        overrides: dict[str, Any] = table["options"]
+        return overrides
 
     @property
     def is_deployment(self) -> bool:

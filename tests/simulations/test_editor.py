@@ -37,6 +37,29 @@ def test_settings_override_pmets_hyperparameters_too():
     assert found.second_moment_weight == 7.0
 
 
+def test_editor_options_replace_hyperparameters():
+    options = {"editor": "rome", "strategy": "edit-avg"}
+    text = "consistent_keys = true, layers = [1]"
+
+    published = editor_config(settings(**options))
+    found = editor_config(settings(**options, editor_options=text))
+
+    assert (published.consistent_keys, published.layers) == (False, (0,))
+    assert (found.consistent_keys, found.layers) == (True, (1,))
+    assert found.clamp_norm_factor == published.clamp_norm_factor
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [("consistent_key = true", "consistent_key"), ("layers = [9]", "9")],
+)
+def test_wrong_editor_options_are_refused_by_name(options, text):
+    wanted = settings(editor="rome", strategy="edit-avg", editor_options=options)
+
+    with pytest.raises(ConfigurationError, match=text):
+        editor_config(wanted)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

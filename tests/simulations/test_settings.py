@@ -51,6 +51,7 @@ def test_settings_survive_a_run_config():
         ),
         ({"sentence-model": "some/model"}, "not read with partition = 'iid'"),
         ({"reference-texts": "embedded"}, "not read with generation-tokens = 0"),
+        ({"editor-options": "consistent_keys"}, "inside of a TOML table"),
         ({"evaluate-every": 0}, "evaluate-every.* = 0"),
         ({"evaluate-every": "0,5"}, "evaluate-every.* = '0,5'"),
         ({"evaluate-every": "1,3", "num-rounds": 2}, "scores round 3, and there are 2"),

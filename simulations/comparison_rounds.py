@@ -98,7 +98,7 @@ def draw_damage(groups: Sequence[Group]) -> Drawing | None:
         groups,
         {
             "delta": ("Change of the weights", "L1 norm, % of the unedited"),
-            "perplexity": ("Held-out text", "increase of perplexity, %"),
+            "perplexity": ("Held-out text", "perplexity / unedited"),
             "kl": ("Neutral prompts", "KL from the unedited, nats"),
         },
     )
@@ -122,6 +122,7 @@ def _figure_panels(
             label,
             per_run_lines(groups, placed(runs, _scored(name))),
             percent=name in ("PA", "NA"),
+            log_y=name not in ("PA", "NA"),
         )
         for name, (title, label) in wanted.items()
     ]
@@ -140,7 +141,10 @@ def _overall(run: FinishedRun) -> Mapping[int, float]:
 def _scored(figure: str) -> Points:
     def scored(run: FinishedRun) -> dict[int, float]:
         found = scores_by_round(run.summary["rounds"], norms_before(run))
-        return {n: figures[figure] for n, figures in found.items() if figure in figures}
+        known = {n: f[figure] for n, f in found.items() if figure in f}
+        if figure == "perplexity":
+            return {n: 1 + percent / 100 for n, percent in known.items()}
+        return known
 
     return scored
 

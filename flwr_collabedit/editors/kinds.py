@@ -133,6 +133,8 @@ def _hypernetwork(config: EditorConfig, parts: EditorParts) -> TrainedHypernetwo
             "Train one with `collabedit train-editor`, and give its file."
         )
     return load_hypernetwork(parts.hypernetwork)
+
+
 def _fine_tuning(
     lm: LanguageModel, config: FineTuningConfig, _: EditorParts
 ) -> FineTuningEditor:

@@ -130,7 +130,7 @@ def count_columns(
     lm: LanguageModel, requests: Sequence[EditRequest], tokens: Tokens
 ) -> list[int]:
     """Return how many columns of `label_gradients` each request has."""
-    rows = [_row(lm, request) for request in requests]
+    rows = [label_row(lm, request) for request in requests]
     return [len(_kept(row, tokens)) for row in rows]
 
 
@@ -210,9 +210,6 @@ def _of_batch(
         )
     gradients = torch.autograd.grad(loss, list(outputs.values()))
     kept = [_kept(row, tokens) for row in rows]
-    kept: list[Sequence[int]] = [
-        row.reads if tokens == "answer" else range(len(row.input_ids)) for row in rows
-    ]
     if not len(targets):  # no request
         kept = [range(0)]
     return {
@@ -224,11 +221,10 @@ def _of_batch(
     }
 
 
-def _kept(row: LabelRow, tokens: Tokens) -> range:
+def _kept(row: LabelRow, tokens: Tokens) -> Sequence[int]:
     return row.reads if tokens == "answer" else range(len(row.input_ids))
 
 
-def _columns(states: Tensor, kept: Sequence[range], device: torch.device) -> Tensor:
 def _columns(
     states: Tensor, kept: Sequence[Sequence[int]], device: torch.device
 ) -> Tensor:

@@ -183,7 +183,7 @@ def test_damage_is_drawn_in_what_has_been_measured(panels):
     draw_damage([group("one", run_of(damaged(1, 2.5), damaged(2, 3.0)))])
 
     assert [panel.title for panel in panels] == ["Held-out text"]
-    assert lines(panels[0]) == {"one": {2: 25.0, 4: 50.0}}
+    assert lines(panels[0]) == {"one": {2: 1.25, 4: 1.5}}
 
 
 @pytest.mark.parametrize("draw", [draw_scores, draw_damage])

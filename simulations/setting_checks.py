@@ -64,6 +64,8 @@ _READ_WITH: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "few_edits": ("min_edits_per_upload", lambda value: value > 1),
     "present_from": ("presence", bool),
 }
+# Every client has a model of its own: there is no global one, and no checkpoint of it.
+OF_THEIR_OWN = ("fed-edit", "local-only")
 NODES = "nodes"
 """The value of ``data`` where every party's SuperNode has facts of its own."""
 
@@ -132,18 +134,28 @@ def check_combination(settings: "ExperimentSettings") -> None:
         betas = settings.beta_0, settings.beta_1
         check_history(settings.history, schedule, settings.sweeps, *betas)
     if settings.resume and (
-        settings.checkpoints == "none" or settings.strategy == "fed-edit"
+        settings.checkpoints == "none" or settings.strategy in OF_THEIR_OWN
     ):
         raise ConfigurationError(
             f"resume needs checkpoints, found checkpoints = {settings.checkpoints!r} "
-            f"and strategy = {settings.strategy!r}; FedEdit has none. Leave resume out."
+            f"and strategy = {settings.strategy!r}; models of clients' own have none. "
+            "Leave resume out."
         )
-    if settings.strategy == "fed-edit":
-        if schedule != "synchronous" or settings.residual_split:
+    if settings.strategy in OF_THEIR_OWN:
+        if settings.layer_schedule or settings.residual_split:
             raise ConfigurationError(
-                "Strategy 'fed-edit' lets each client edit alone, layer by layer, "
-                f"found layer-schedule = {schedule!r}, residual-split = "
+                f"Strategy {settings.strategy!r} lets each client edit alone as its "
+                f"editor does, found layer-schedule = {settings.layer_schedule!r}, "
+                "residual-split = "
                 f"{settings.residual_split!r}. Leave both out."
+            )
+        if settings.strategy == "local-only" and (
+            settings.conflict_policy or settings.presence
+        ):
+            raise ConfigurationError(
+                "Strategy 'local-only' has no two clients' edits in one model, found "
+                f"conflict-policy = {settings.conflict_policy!r}, presence = "
+                f"{settings.presence!r}. Leave both out."
             )
     elif is_merging and schedule == "synchronous":
         raise ConfigurationError(

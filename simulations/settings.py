@@ -147,6 +147,7 @@ class ExperimentSettings(RoundSettings):
         "task-arithmetic",
         "ties",
         "fed-edit",
+        "local-only",
     ] = "collabedit"
     layer_schedule: Literal["", "synchronous", "frozen", "local"] = ""
     residual_split: Literal["", "remaining", "uniform", "square-root"] = ""

@@ -14,6 +14,7 @@ from flwr_collabedit.strategies import (
     EditAvg,
     EditStrategy,
     FedEditStrategy,
+    LocalOnlyStrategy,
     RoundGuard,
     RoundReport,
     SecureAggregation,
@@ -23,6 +24,7 @@ from flwr_collabedit.strategies import (
     Withdrawal,
 )
 from simulations.run_folder import CHECKPOINTS
+from simulations.setting_checks import OF_THEIR_OWN
 from simulations.settings import ExperimentSettings
 
 METHOD_NAMES = {
@@ -32,6 +34,7 @@ METHOD_NAMES = {
     "task-arithmetic": "Task-Arithmetic",
     "ties": "TIES",
     "fed-edit": "FedEdit",
+    "local-only": "Local-only",
 }
 """What reports call a strategy."""
 
@@ -84,7 +87,7 @@ def make_strategy(
     }
     if settings.max_norm:
         options["max_norm"] = settings.max_norm
-    if settings.checkpoints != "none" and settings.strategy != "fed-edit":
+    if settings.checkpoints != "none" and settings.strategy not in OF_THEIR_OWN:
         options["checkpoint_folder"] = settings.folder / CHECKPOINTS
         options["keep_checkpoints"] = 0 if settings.checkpoints == "all" else 1
     # 0 stands for the method's own scale.
@@ -112,6 +115,9 @@ def make_strategy(
             return TaskArithmetic(model, **scale, **options)
         case "ties":
             return TiesMerging(model, density=settings.ties_density, **scale, **options)
+        case "local-only":
+            del options["layer_schedule"], options["residual_split"]
+            return LocalOnlyStrategy(model, run_id=settings.folder.name, **options)
         case "fed-edit":
             del options["layer_schedule"], options["residual_split"]
             return FedEditStrategy(

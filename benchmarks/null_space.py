@@ -40,8 +40,8 @@ MEASURES = ("Score", "accuracy_score", "EA", "PA", "NA", "retention")
 def main(
     edits: Annotated[int, typer.Option(help="edits of one batch")] = 200,
     seed: int = 0,
-    thresholds: str = "0.02,0.05,0.1,0.2,0.5",
-    l2: Annotated[str, typer.Option(help="comma-separated")] = "0.1,0.5,1,10",
+    thresholds: str = "0.02,0.1,0.5",
+    l2: Annotated[str, typer.Option(help="comma-separated")] = "0.1,1,10",
 ) -> None:
     lm = load_language_model("embedded")
     memit = target_config(hyperparameters_for(lm))

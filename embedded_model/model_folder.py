@@ -96,7 +96,7 @@ def alphaedit_settings(recipe: Recipe) -> dict[str, object]:
     """
     settings = memit_settings(recipe)
     del settings["mom2_update_weight"]
-    return {**settings, "nullspace_threshold": 0.1, "L2": 0.5}
+    return {**settings, "nullspace_threshold": 0.1, "L2": 1.0}
 
 
 def model_card(

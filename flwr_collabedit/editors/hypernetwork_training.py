@@ -77,7 +77,7 @@ class HypernetworkTraining:
         )
         self._network = Hypernetwork(config, seed=training.seed).to(lm.device)
         self._adam = _adam(self._network, training)
-        self.num_steps = 0
+        self.num_steps, self._is_whole = 0, True
 
     @property
     def result(self) -> TrainedHypernetwork:
@@ -114,7 +114,7 @@ class HypernetworkTraining:
                     self.save(checkpoint)
                     due = time.monotonic() + save_every_s
         except KeyboardInterrupt:
-            if checkpoint is not None:
+            if checkpoint is not None and self._is_whole:
                 self.save(checkpoint)
             raise
         return self.result
@@ -124,28 +124,30 @@ class HypernetworkTraining:
         training = self._training
         batch = self._batches.batch(self.num_steps)
         pairs = self._gradients(batch.requests)
-        for name, pair in pairs.items():
-            self._network.observe(name, *pair)
-        self._adam.zero_grad()
-        loss = meta_backward(
-            self._lm,
-            self._network,
-            pairs,
-            batch,
-            locality_weight=training.locality_weight,
-        )
-        norm = clip_grad_norm_(self._network.parameters(), training.max_gradient_norm)
-        if not norm.isfinite():
-            raise HypernetworkError(
-                f"Expected a finite gradient of the hypernetwork at step "
-                f"{self.num_steps}, found {norm.item()}. Train with a smaller initial "
-                "or learning rate."
+        before = {name: one.clone() for name, one in self._network.named_buffers()}
+        try:
+            for name, pair in pairs.items():
+                self._network.observe(name, *pair)
+            self._adam.zero_grad()
+            loss = meta_backward(
+                self._lm,
+                self._network,
+                pairs,
+                batch,
+                locality_weight=training.locality_weight,
             )
+            self._clip()
+        except BaseException:
+            # So that a training which is interrupted here is saved as before the step.
+            self._network.load_state_dict(before, strict=False)
+            raise
         share = min(1.0, 2 * (1 - self.num_steps / training.num_steps))
         for group in self._adam.param_groups:
             group["lr"] = share * group["initial_lr"]
+        self._is_whole = False
         self._adam.step()
         self.num_steps += 1
+        self._is_whole = True
         return loss
 
     def save(self, path: Path) -> None:
@@ -185,6 +187,17 @@ class HypernetworkTraining:
             if own:
                 self._adam.state[parameter] = _moved(own, parameter)
         self.num_steps = found.card.num_steps
+
+    def _clip(self) -> None:
+        norm = clip_grad_norm_(
+            self._network.parameters(), self._training.max_gradient_norm
+        )
+        if not norm.isfinite():
+            raise HypernetworkError(
+                f"Expected a finite gradient of the hypernetwork at step "
+                f"{self.num_steps}, found {norm.item()}. Train with a smaller initial "
+                "or learning rate."
+            )
 
 
 def _adam(network: Hypernetwork, training: TrainingConfig) -> torch.optim.Adam:

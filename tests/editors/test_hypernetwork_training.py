@@ -7,6 +7,7 @@ from hypernetworks import CASES, LAYERS, moved_network
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from flwr_collabedit.editors import hypernetwork_training
 from flwr_collabedit.editors.closed_forms import FORMS
 from flwr_collabedit.editors.hypernetwork_config import (
     HypernetworkConfig,
@@ -190,19 +191,26 @@ def test_training_lowers_the_loss():
     assert last.wanted + last.kept < 0.95 * (first.wanted + first.kept)
 
 
-@pytest.mark.parametrize("stopped_at", [1, 4])
+@pytest.mark.parametrize("inside", [False, True])
 def test_an_interrupted_training_gives_the_bytes_of_one_that_was_not(
-    tmp_path, stopped_at
+    tmp_path, monkeypatch, inside
 ):
+    stopped_at = 4
     lm = double_model("gpt2")
     whole, halted, resumed = (training(lm) for _ in range(3))
     save_hypernetwork(tmp_path / "whole", whole.run())
 
     def interrupt(done, of):
         if done == stopped_at:
-            raise KeyboardInterrupt
+            if not inside:
+                raise KeyboardInterrupt
+            patch.setattr(hypernetwork_training, "meta_backward", half_way)
 
-    with pytest.raises(KeyboardInterrupt):
+    def half_way(*given, **options):
+        meta_backward(*given, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         halted.run(tmp_path / "half", progress=interrupt)
     resumed.resume(tmp_path / "half")
     assert resumed.num_steps == stopped_at

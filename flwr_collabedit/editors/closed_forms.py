@@ -17,7 +17,7 @@ through it to the hypernetwork."""
 def least_squares(
     hypernetwork: Hypernetwork, name: str, keys: Tensor, gradients: Tensor
 ) -> Tensor:
-    """Return ``D K^T (K K^T + lambda I)^-1``, Tan et al., 2024, eq. 6.
+    """Return ``D K^T (K K^T + lambda I)^-1``, Tan et al., 2024.
 
     The same as `flwr_collabedit.algebra.priors.RidgePrior.update` gives, which no
     gradient passes through.

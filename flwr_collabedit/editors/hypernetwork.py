@@ -1,7 +1,7 @@
 """A network that turns the gradients of edits into better ones (MALMEN, MEND).
 
 Tan, Zhang and Fu, "Massive Editing for Large Language Models via Meta Learning", ICLR
-2024, section 4; Mitchell et al., "Fast Model Editing at Scale", ICLR 2022, section 3.
+2024; Mitchell et al., "Fast Model Editing at Scale", ICLR 2022.
 """
 
 import math
@@ -79,7 +79,7 @@ class Hypernetwork(nn.Module):
     def value_differences(self, name: str, keys: Tensor, gradients: Tensor) -> Tensor:
         """Return what the weight is to put out in addition at each key.
 
-        ``D_j = -rate (k_j . k~_j) g~_j``, Tan et al., 2024, eq. 3: the change that a
+        ``D_j = -rate (k_j . k~_j) g~_j``, Tan et al., 2024: the change that a
         rank-one step along ``g~ k~^T`` would make at its own key.
 
         Returns

@@ -1,7 +1,7 @@
 """Training of a hypernetwork: batch after batch of edits that it is to do well.
 
 Tan, Zhang and Fu, "Massive Editing for Large Language Models via Meta Learning", ICLR
-2024, section 4.3. Every step starts from the base model.
+2024. Every step starts from the base model.
 """
 
 import time

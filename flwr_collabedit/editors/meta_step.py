@@ -1,7 +1,7 @@
 """One step of a hypernetwork's training: the loss of a batch of edits, its gradient.
 
 Tan, Zhang and Fu, "Massive Editing for Large Language Models via Meta Learning", ICLR
-2024, section 4.3. The gradient is found in two stages, so that never more than the
+2024, Figure 2. The gradient is found in two stages, so that never more than the
 graph of the model or that of one weight's solve is held.
 """
 
@@ -111,7 +111,7 @@ def with_updates(lm: LanguageModel, updates: Mapping[str, Tensor]) -> Iterator[N
     with ExitStack() as hooks:
         keys = hooks.enter_context(trace(lm.model, list(modules.values()), inputs=True))
         for name, module in modules.items():
-            # The update is the last bound of these names: give it as a default.
+            # Defaults bind what the loop's names stand for now.
             def add(
                 hidden: Tensor, module: str = module, update: Tensor = updates[name]
             ) -> Tensor:

@@ -16,6 +16,7 @@ from flwr_collabedit.errors import ConfigurationError, nearest
 from flwr_collabedit.files import check_writable
 from simulations.engines import Engine
 from simulations.flower_app import to_toml, write_app
+from simulations.hypernetwork_files import check_file, with_absolute_file
 from simulations.settings import ExperimentSettings
 from simulations.superlink import local_superlink, script
 
@@ -58,7 +59,7 @@ def read_settings(
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         folder = output or Path("runs") / f"{path.stem}-{stamp}"
         values["output-folder"] = str(folder.resolve())
-    return ExperimentSettings.from_run_config(values)
+    return ExperimentSettings.from_run_config(with_absolute_file(values))
 
 
 def _find(config: str | Path) -> Path:
@@ -102,6 +103,8 @@ def run(
     ------
     ConfigurationError
         If the settings are a deployment's, or the folder cannot be written to.
+    HypernetworkError
+        If the network to edit with is not there.
     """
     if settings.is_deployment:
         raise ConfigurationError(
@@ -109,6 +112,7 @@ def run(
             "which leaves them to SuperNodes. Start it with `flwr run`, see "
             "docs/deployment.md."
         )
+    check_file(settings)
     check_writable(settings.folder)
     settings.folder.mkdir(parents=True, exist_ok=True)
     (settings.folder / "summary.json").unlink(missing_ok=True)

@@ -43,7 +43,8 @@ class ExperimentSettings(RoundSettings):
         Edits in all; 0 takes every case of the source.
     data, data_format, zsre_target, subjects
         ``embedded`` or a file or hub id and its layout; ``zsre_target`` is read for
-        zsRE only, ``subjects`` for the embedded world only. ``nodes``: a deployment,
+        zsRE only, ``subjects`` for the embedded world only (``held-out`` ones are in no
+        network's training facts). ``nodes``: a deployment,
         in which every party's SuperNode has facts of its own and the server none.
     chat_template : bool
         Put every prompt into the chat template of an instruct model's tokenizer.
@@ -57,7 +58,8 @@ class ExperimentSettings(RoundSettings):
         One of `flwr_collabedit.editor_names.EditorName`; not every strategy can merge
         the edits of each.
     hypernetwork : str
-        Absolute path of the trained network that MALMEN and MEND edit with.
+        Absolute path of the trained network that MALMEN and MEND edit with; config and
+        sweep files may have one that is relative to the working directory.
     hyperparameters : str
         Name of a published set, or absolute path of a JSON file; empty for what is
         published for the model, see `flwr_collabedit.editors.hyperparameters`.
@@ -125,7 +127,7 @@ class ExperimentSettings(RoundSettings):
         "counterfact", "easy", "easyedit", "knowedit", "mquake", "plain", "zsre"
     ] = "counterfact"
     zsre_target: Literal["answers", "alt"] = "answers"
-    subjects: Literal["real", "invented", "all"] = "real"
+    subjects: Literal["real", "invented", "all", "held-out"] = "real"
     chat_template: bool = False
     partition: Literal["iid", "by-relation", "by-subject-cluster", "dirichlet"] = "iid"
     dirichlet_alpha: Annotated[float, Field(gt=0)] = 0.5

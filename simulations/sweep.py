@@ -23,6 +23,7 @@ from simulations.cell_process import (
 )
 from simulations.engines import Engine
 from simulations.finished_runs import METHOD_FILE
+from simulations.hypernetwork_files import check_file
 from simulations.launch import run
 from simulations.superlink import local_superlink
 from simulations.sweep_file import Cell, read_sweep, same_experiment
@@ -62,8 +63,13 @@ def sweep(
     ------
     ConfigurationError
         If the file is wrong or the folder cannot be written to, before any work.
+    HypernetworkError
+        If a cell that is not finished lacks the network that it edits with.
     """
     cells = read_sweep(file, output)
+    for cell in cells:
+        if not is_finished(cell):
+            check_file(cell.settings)
     check_writable(output)
     output.mkdir(parents=True, exist_ok=True)
     console = console or Console()

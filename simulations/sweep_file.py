@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr_collabedit.errors import ConfigurationError, nearest, shorten
+from simulations.hypernetwork_files import with_absolute_file
 from simulations.settings import ExperimentSettings
 
 Settings = dict[str, Any]
@@ -181,7 +182,8 @@ def _methods(content: Mapping[str, Any]) -> Iterator[tuple[str, Settings]]:
 
 
 def _cell(method: str, settings: Settings, axes: Settings, output: Path) -> Cell:
-    given = {"cache-folder": str(output / "cache"), **settings, **axes}
+    folders = {"cache-folder": str(output / "cache")}
+    given = with_absolute_file({**folders, **settings, **axes})
     try:
         checked = ExperimentSettings.from_run_config(given)
     except ConfigurationError as error:

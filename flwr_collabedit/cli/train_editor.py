@@ -64,7 +64,10 @@ def train_editor(
     ] = "sum",
     tokens: Annotated[
         str,
-        typer.Option(help="That the network reads: the 'answer', or 'all' of a text."),
+        typer.Option(
+            help="That the network reads: 'answer' (published for MALMEN), 'subject', "
+            "its last one, or 'all' of a text (published for MEND)."
+        ),
     ] = "answer",
     seed: Annotated[int, typer.Option(help="Of the network and the batches.")] = 0,
     resume: Annotated[

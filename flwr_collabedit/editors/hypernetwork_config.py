@@ -27,8 +27,11 @@ class HypernetworkConfig(BaseModel):
     initial_rate : float
         Of every weight, > 0. Published: 1e-6 (MALMEN), 1e-4 (MEND); both are for
         models whose keys are some hundred times as wide as the embedded one's.
-    tokens : {"answer", "all"}
-        Which tokens it reads.
+    tokens : {"answer", "subject", "all"}
+        Which tokens it reads. Published: those that predict the ``answer`` (MALMEN), or
+        all (MEND). The ``subject``'s last token, where MEMIT writes, is ours: what is
+        read there is the subject's own, so that many edits get in each other's way
+        less.
     reduction : {"sum", "mean"}
         Of the loss; see `flwr_collabedit.editors.label_gradients.label_gradients`.
     """

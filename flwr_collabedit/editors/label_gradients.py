@@ -25,7 +25,7 @@ from flwr_collabedit.models.padding import pad_batch
 from flwr_collabedit.models.tokens import TokenizedText, tokenize
 
 Reduction = Literal["sum", "mean"]
-Tokens = Literal["answer", "all"]
+Tokens = Literal["answer", "subject", "all"]
 Pair = tuple[Tensor, Tensor]
 
 
@@ -34,12 +34,14 @@ class LabelRow:
     """A text up to the last token but one, and what is to be predicted at its end.
 
     With ``at_once`` the text is the prompt alone, whose last position is to predict all
-    tokens of the target.
+    tokens of the target. ``subject_last`` is the position of the subject's last token,
+    where a subject was named.
     """
 
     input_ids: tuple[int, ...]
     target_ids: tuple[int, ...]
     at_once: bool = False
+    subject_last: int | None = None
 
     @property
     def reads(self) -> Sequence[int]:
@@ -53,7 +55,9 @@ class LabelRow:
     def of(cls, text: TokenizedText, *, at_once: bool = False) -> "LabelRow":
         """Return the row of a prompt with its target."""
         end = text.target_start if at_once else -1
-        return cls(text.input_ids[:end], tuple(text.target_ids), at_once)
+        return cls(
+            text.input_ids[:end], tuple(text.target_ids), at_once, text.subject_last
+        )
 
 
 def label_gradients(
@@ -80,8 +84,9 @@ def label_gradients(
         Weights, such as ``transformer.h.3.mlp.c_proj.weight``.
     requests : sequence of EditRequest
         May be empty.
-    tokens : {"answer", "all"}
-        Whether the columns are the tokens that predict the target, or all of a text.
+    tokens : {"answer", "subject", "all"}
+        Whether the columns are the tokens that predict the target, the subject's last
+        token, or all of a text.
     reduction : {"sum", "mean"}
         Over the target's tokens. ``sum`` makes every edit's columns its own. ``mean``,
         over the target tokens of each batch of ``rows_per_batch`` requests, is what
@@ -222,7 +227,11 @@ def _of_batch(
 
 
 def _kept(row: LabelRow, tokens: Tokens) -> Sequence[int]:
-    return row.reads if tokens == "answer" else range(len(row.input_ids))
+    if tokens == "answer":
+        return row.reads
+    if tokens == "subject":
+        return [] if row.subject_last is None else [row.subject_last]
+    return range(len(row.input_ids))
 
 
 def _columns(

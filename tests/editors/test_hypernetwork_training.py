@@ -59,7 +59,7 @@ def straight_loss(lm, network, batch, locality_weight):
     return torch.cat(wanted).mean(), locality_weight * torch.cat(kept).mean()
 
 
-@pytest.mark.parametrize("tokens", ["answer", "all"])
+@pytest.mark.parametrize("tokens", ["answer", "subject", "all"])
 def test_two_stages_give_the_gradient_of_one(tokens):
     lm = double_model("gpt2")
     batch = MetaBatches(lm, CASES, settings(5, 4)).batch(0)
@@ -141,7 +141,7 @@ def test_the_number_of_edits_varies_and_some_are_asked_about():
     assert all((len(one.wanted), len(one.kept)) == (4, 2) for one in drawn)
 
 
-@pytest.mark.parametrize("tokens", ["answer", "all"])
+@pytest.mark.parametrize("tokens", ["answer", "subject", "all"])
 @pytest.mark.parametrize("max_bytes", [0, 2**30])
 def test_gradients_that_are_kept_are_those_that_are_read(tokens, max_bytes):
     lm = double_model("gpt2")

@@ -72,16 +72,21 @@ def test_above_the_last_attention_only_answer_tokens_have_a_gradient():
     torch.testing.assert_close(everywhere[0][:, kept], answers[0])
 
 
-def test_answer_tokens_are_those_of_all_tokens_that_predict_the_answer():
+@pytest.mark.parametrize("tokens", ["answer", "subject"])
+def test_they_are_columns_of_all_tokens(tokens):
     lm = double_model("llama")
     name = lm.weight_name(0)
     everywhere = label_gradients(lm, [name], REQUESTS, tokens="all")[name]
     columns, start = [], 0
     for text in texts(lm):
-        columns += range(start + text.target_start - 1, start + len(text.input_ids) - 1)
-        start += len(text.input_ids) - 1
+        end = len(text.input_ids) - 1
+        span = [text.subject_last]
+        if tokens == "answer":
+            span = range(text.target_start - 1, end)
+        columns += [start + position for position in span]
+        start += end
 
-    found = label_gradients(lm, [name], REQUESTS)[name]
+    found = label_gradients(lm, [name], REQUESTS, tokens=tokens)[name]
 
     for one, whole in zip(found, everywhere, strict=True):
         torch.testing.assert_close(one, whole[:, columns])
@@ -138,7 +143,7 @@ def test_without_requests_there_are_no_columns():
     lm = double_model("gpt2")
     names = [lm.weight_name(0), lm.weight_name(2)]
 
-    for tokens in ("answer", "all"):
+    for tokens in ("answer", "subject", "all"):
         found = label_gradients(lm, names, [], tokens=tokens)
         d_value, d_key = read_weight(lm.model, names[0]).shape
         assert list(found) == names

@@ -38,7 +38,7 @@ def pooled_and_added(one):
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-@pytest.mark.parametrize("tokens", ["answer", "all"])
+@pytest.mark.parametrize("tokens", ["answer", "subject", "all"])
 def test_the_edit_is_the_closed_form_that_is_trained(family, tokens):
     lm = double_model(family)
     network = moved_network(lm, tokens=tokens)

@@ -155,6 +155,7 @@ def test_what_a_narrow_weight_would_round_away_is_kept():
 
     for delta in found.values():
         assert 3e-6 < float(delta.abs().max()) < 5e-6
+        assert not torch.equal(delta.bfloat16().double(), delta)
 
 
 def test_what_earlier_edits_wrote_elsewhere_is_seen_and_kept():

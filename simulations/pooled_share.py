@@ -4,9 +4,15 @@ FedLEKE gives it beside every federated score, in brackets (Tables 1 and 2).
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flwr_collabedit.evaluation.intervals import Estimate
 from simulations.comparison import Group
+
+_EDITING = (
+    *("editor", "hyperparameters", "editor-options"),
+    *("hypernetwork", "second-moment-weight"),
+)
 
 
 def pooled_share(group: Group, facet: Sequence[Group], score: str) -> Estimate | None:
@@ -18,7 +24,8 @@ def pooled_share(group: Group, facet: Sequence[Group], score: str) -> Estimate |
         The method; a reference, or the state before editing, has no share.
     facet : sequence of Group
         The groups of the same conditions. A method without a reference of its own
-        takes the one that is there; where references differ, none.
+        takes one that edits as it does, with the same editor, network and
+        hyperparameters; where such references differ, none.
     score : str
         A name of `Group.by_seed`.
 
@@ -27,12 +34,24 @@ def pooled_share(group: Group, facet: Sequence[Group], score: str) -> Estimate |
     Estimate or None
         ``None`` also if the reference lacks one of the method's seeds, or is 0 there.
     """
+    if not group.runs:
+        return None
     own = [other for other in facet if other.reference_for == group.method]
-    references = own or [other for other in facet if other.reference_for]
+    references = own or _alike(group, facet)
     found = [other.by_seed.get(score, {}) for other in references]
-    if not group.runs or not found or any(other != found[0] for other in found):
+    if not found or any(other != found[0] for other in found):
         return None
     return _ratio(group.by_seed.get(score, {}), found[0])
+
+
+def _alike(group: Group, facet: Sequence[Group]) -> list[Group]:
+    """Return the references of methods that edit as a method does."""
+    alike = {g.method for g in facet if g.runs and _editing(g) == _editing(group)}
+    return [other for other in facet if other.reference_for in alike]
+
+
+def _editing(group: Group) -> list[Any]:
+    return [group.runs[0].settings.get(name) for name in _EDITING]
 
 
 def _ratio(

@@ -95,7 +95,7 @@ def shares(rows):
 
 def test_the_share_of_the_pooled_edit_is_taken_seed_by_seed(study, add_run):
     # CollabEdit: 79 / 80, 80 / 81 and 81 / 82 have mean 98.7646 and stdev 0.0152.
-    # Task-Arithmetic has no reference of its own, one is there: 89 / 80, 90 / 81, 91 /
+    # Task-Arithmetic takes the one that edits alike: 89 / 80, 90 / 81, 91 /
     # 82 have mean 111.1128 and stdev 0.1372; 49, 50, 51 over them 61.7258 and 0.4752.
     rows = table(compare(read_runs([study])), "Scores")
 
@@ -105,6 +105,25 @@ def test_the_share_of_the_pooled_edit_is_taken_seed_by_seed(study, add_run):
         "CollabEdit: pooled": (None, None),
         "before editing": (None, None),
     }
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"editor": "pmet"}, {"second_moment_weight": 7.0}, {"hyperparameters": "other"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_method_takes_the_reference_that_edits_alike(add_run, tmp_path, other):
+    add_run("pooled too", 79)
+    add_run("pooled too, edited otherwise", 39, **other)
+    add_run("alike", 40, pooled_reference=False)
+    add_run("otherwise", 30, pooled_reference=False, **other)
+    add_run("of its own kind", 30, pooled_reference=False, editor="alphaedit")
+
+    found = shares(table(compare(read_runs([tmp_path])), "Scores"))
+
+    # The made-up pooled Scores are 80 and 40.
+    assert (found["alike"][0], found["otherwise"][0]) == ("50.0", "75.0")
+    assert found["of its own kind"] == (None, None)
 
 
 def test_of_two_pooled_references_each_method_takes_its_own_only(add_run, tmp_path):

@@ -17,8 +17,10 @@ from flwr_collabedit.editors.grace import GraceEditor
 from flwr_collabedit.editors.grace_config import GraceConfig
 from flwr_collabedit.editors.memit import MemitEditor
 from flwr_collabedit.errors import ConfigurationError
+from flwr_collabedit.evaluation.evaluate import evaluate_cases
+from flwr_collabedit.evaluation.metrics import MetricSums, summarize
 from flwr_collabedit.messages.payloads import ARRAYS, read_deltas
-from flwr_collabedit.models.codebook import Codebook
+from flwr_collabedit.models.codebook import Codebook, applied_codebook
 from flwr_collabedit.models.fingerprint import describe
 from flwr_collabedit.strategies import (
     CollabEditStrategy,
@@ -123,17 +125,23 @@ def test_nothing_of_the_edits_leaves_a_client(lm, moments, tmp_path):
 
 def test_each_client_is_scored_on_its_own_model(lm, tmp_path):
     base = {name: one.clone() for name, one in lm.model.named_parameters()}
-    server = make_server(lm, evaluate=True, evaluate_before=True)
+    server = make_server(lm, evaluate=True)
 
     server.start(grid_of(lm, tmp_path), num_rounds=2)
 
-    before, _, after = server.reports
-    editor = GraceEditor(lm, GRACE)
-    expected = editor.edit(requests([*CASES[:3]])).codebook
-    assert torch.allclose(books(lm, tmp_path)[0].values, expected.values)
-    assert after.personal["clients"]["client-1"]["all"]["records"] == 0
-    assert after.personal["mean"]["own"]["records"] == 4
-    assert after.evaluation["ES"] > before.evaluation["ES"]
+    expected, unedited = MetricSums(), MetricSums()
+    for own in OWN:
+        cases = [case for by_round in own[:2] for case in by_round]
+        unedited = unedited + evaluate_cases(lm, cases).sums
+        with applied_codebook(
+            lm, GraceEditor(lm, GRACE).edit(requests(cases)).codebook
+        ):
+            expected = expected + evaluate_cases(lm, cases).sums
+    found = server.reports[-1].evaluation
+    assert found["EM"] == pytest.approx(summarize(expected)["EM"])
+    assert found["EM"] > summarize(unedited)["EM"] + 1e-3
+    by_client = server.reports[-1].personal["clients"]
+    assert [by_client[f"client-{i}"]["own"]["records"] for i in range(3)] == [3, 0, 1]
     assert all(torch.equal(one, base[n]) for n, one in lm.model.named_parameters())
 
 
@@ -163,6 +171,15 @@ def test_a_round_that_repeats_is_refused_and_written_once(lm, tmp_path):
         make_server(lm).start(grid_of(lm, tmp_path), num_rounds=1)
 
     assert (tmp_path / "0" / "local_model.safetensors").read_bytes() == before
+
+
+def test_a_model_of_a_later_round_is_not_scored_for_an_earlier(lm, tmp_path):
+    make_server(lm).start(grid_of(lm, tmp_path), num_rounds=2)
+
+    with pytest.raises(AggregationError, match="through with round 2"):
+        make_server(lm).start(grid_of(lm, tmp_path), num_rounds=1)
+    with pytest.raises(AggregationError, match=r"Evaluation of round 0.*with round 2"):
+        make_server(lm, evaluate=True).start(grid_of(lm, tmp_path), num_rounds=0)
 
 
 def test_an_interrupted_round_leaves_the_model_of_the_round_before(

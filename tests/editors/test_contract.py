@@ -14,7 +14,7 @@ from flwr_collabedit.data.requests import EvaluationCase
 from flwr_collabedit.editor_names import EditorName, needs_hypernetwork
 from flwr_collabedit.editors.alpha_edit_config import AlphaEditConfig
 from flwr_collabedit.editors.closed_forms import FORM_OF
-from flwr_collabedit.editors.editor import Editor, EditResult
+from flwr_collabedit.editors.editor import Editor, EditResult, ModelEdit
 from flwr_collabedit.editors.editor_config import EditorConfig
 from flwr_collabedit.editors.fine_tuning_config import FineTuningConfig
 from flwr_collabedit.editors.grace_config import GraceConfig
@@ -228,6 +228,16 @@ def test_a_second_edit_goes_on_from_the_first(subject: Subject):
     assert any(
         not torch.equal(second.deltas[name], alone.deltas[name]) for name in kept
     )
+
+
+def test_weights_are_not_edited_below_a_codebook(subject: Subject):
+    if subject.name in WITHOUT_WEIGHTS:
+        pytest.skip("it goes on with codebooks")
+    grace = make_editor(subject.lm, CONFIGS["grace"](), subject.parts)
+    start = ModelEdit(codebook=grace.edit(FEW[:1]).codebook)
+
+    with pytest.raises(ConfigurationError, match="found a codebook"):
+        subject.make().edit(FEW[1:], start=start)
 
 
 def test_layers_that_the_model_does_not_have_are_refused(subject: Subject):

@@ -33,7 +33,7 @@ def asked(secure: bool) -> Message:
     )
     instruction = server.asked(1, MODEL.parameters)
     if secure:
-        priors = {name: server._prior(name) for name in MODEL.parameters}
+        priors = {name: server.priors[name] for name in MODEL.parameters}
         task = server.secure.task(2, priors).model_dump_json()
         instruction = instruction.model_copy(update={"secure": task})
     (message,) = server.messenger.messages([7], instruction, server.state)

@@ -14,6 +14,7 @@ from flwr_collabedit.client.edit_work import EditWork
 from flwr_collabedit.client.health import HealthTexts
 from flwr_collabedit.data.requests import EditRequest, EvaluationCase
 from flwr_collabedit.editors.contexts import ContextTemplates
+from flwr_collabedit.editors.kinds import EditorParts
 from flwr_collabedit.editors.targets import optimize_targets
 from flwr_collabedit.errors import ConfigurationError
 from flwr_collabedit.evaluation.evaluate import evaluate_cases
@@ -66,7 +67,9 @@ def statistics(lm, config, cases):
     """Return what these cases alone give, measured on the base model."""
     asked, requests = Instruction.from_config(config), [c.request for c in cases]
     targets = optimize_targets(lm, requests, MEMIT, ContextTemplates())
-    arrays, _ = EditWork(lm, MEMIT, asked, {}).measure(requests, targets.z)
+    parts = EditorParts(ContextTemplates(), dict)
+    work = EditWork(lm, MEMIT, asked, {}, parts)
+    arrays, _ = work.with_targets(requests, targets.z)
     return arrays
 
 

@@ -97,6 +97,22 @@ class TrainedHypernetwork:
         """Return a copy of the network on the device of the model."""
         return deepcopy(self.network).to(lm.device)
 
+    def check_count(self, num_edits: int) -> None:
+        """Raise unless it has learned to edit so many facts at once.
+
+        Raises
+        ------
+        HypernetworkError
+            If there are more than any batch of its training had.
+        """
+        most = self.card.training.edits_per_step
+        if num_edits > most:
+            raise HypernetworkError(
+                f"Expected at most {most} facts at once, for which the hypernetwork "
+                f"was trained, found {num_edits}. Edit them in several rounds, or "
+                f"train it with --batch {num_edits}."
+            )
+
     def check(
         self,
         lm: LanguageModel,

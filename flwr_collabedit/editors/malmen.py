@@ -65,6 +65,7 @@ class MalmenEditor:
         )
         self._lm, self._config = lm, config
         self._network = hypernetwork.network_on(lm)
+        self._check_count = hypernetwork.check_count
         self.priors = hypernetwork.priors()
 
     def measure(self, requests: Sequence[EditRequest]) -> dict[str, Pair]:
@@ -81,6 +82,7 @@ class MalmenEditor:
             Keys ``(d_key, token)`` and what the weight is to put out for each in
             addition, ``(d_value, token)``, float64, by the weight's name.
         """
+        self._check_count(len(requests))
         return self._measure(requests, None)
 
     def edit(
@@ -104,9 +106,12 @@ class MalmenEditor:
 
         Raises
         ------
+        HypernetworkError
+            If there are more of them than the network was trained for at once.
         SingularSystemError
             If ``lambda`` does not make the solve well-posed.
         """
+        self._check_count(len(requests))
         start, clock = start or ModelEdit(), Clock()
         history = start.history
         deltas = start_deltas(self._lm, self._config.layers, start)

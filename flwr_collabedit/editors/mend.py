@@ -61,6 +61,7 @@ class MendEditor:
         )
         self._lm, self._config = lm, config
         self._network = hypernetwork.network_on(lm)
+        self._check_count = hypernetwork.check_count
 
     @torch.no_grad()
     def edit(
@@ -79,9 +80,12 @@ class MendEditor:
 
         Raises
         ------
+        HypernetworkError
+            If there are more of them than the network was trained for at once.
         NonFiniteOutputError
             If the loss of the requests is not finite.
         """
+        self._check_count(len(requests))
         clock, config = Clock(), self._network.config
         deltas = start_deltas(self._lm, self._config.layers, start)
         if not requests:

@@ -1,5 +1,7 @@
 """MALMEN: its update, its sums over clients, and what it leaves as it was."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from editing import REQUESTS, double_model
@@ -206,3 +208,16 @@ def test_another_hypernetwork_than_the_configurations_is_refused():
 def test_a_fingerprint_that_is_none_is_refused():
     with pytest.raises(ConfigurationError, match="hypernetwork"):
         MalmenConfig.checked({"layers": (0,), "hypernetwork": "mine"}, "the test")
+
+
+def test_more_facts_than_it_was_trained_for_at_once_are_refused():
+    lm = double_model("gpt2")
+    trained = as_trained(lm, moved_network(lm))
+    few = trained.card.training.model_copy(update={"edits_per_step": 2})
+    card = trained.card.model_copy(update={"training": few})
+    one = MalmenEditor(lm, CONFIG, replace(trained, card=card))
+
+    one.edit(REQUESTS[:2])
+    for work in (one.edit, one.measure):
+        with pytest.raises(HypernetworkError, match="at most 2 facts at once"):
+            work(REQUESTS[:3])

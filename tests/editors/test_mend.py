@@ -1,5 +1,7 @@
 """MEND: its update, and that clients' updates add up."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from editing import REQUESTS, double_model
@@ -81,6 +83,18 @@ def test_it_measures_on_what_earlier_edits_left():
         step = outer_product(network(lm), name, *pair).detach()
         expected = first.deltas[name] + step
         torch.testing.assert_close(second.deltas[name], expected, rtol=1e-7, atol=1e-9)
+
+
+def test_more_facts_than_it_was_trained_for_at_once_are_refused():
+    lm = double_model("gpt2")
+    trained = as_trained(lm, network(lm))
+    few = trained.card.training.model_copy(update={"edits_per_step": 2})
+    card = trained.card.model_copy(update={"training": few})
+    one = MendEditor(lm, CONFIG, replace(trained, card=card))
+
+    one.edit(REQUESTS[:2])
+    with pytest.raises(HypernetworkError, match=r"at most 2 facts at once.*--batch 3"):
+        one.edit(REQUESTS[:3])
 
 
 def test_malmens_network_is_refused():

@@ -1,5 +1,7 @@
 """A hypernetwork on disk: the same after loading, and refused where it is damaged."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from editing import double_model
@@ -72,6 +74,13 @@ def test_the_fingerprint_covers_the_input_statistics(trained):
     net.normalizer.means[0, 0] += 1e-9
 
     assert trained.fingerprint != before
+
+
+def test_the_fingerprint_covers_what_it_reads(trained):
+    config = trained.card.config.model_copy(update={"tokens": "all"})
+    other = replace(trained, card=trained.card.model_copy(update={"config": config}))
+
+    assert other.fingerprint != trained.fingerprint
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -191,6 +191,18 @@ def test_training_lowers_the_loss():
     assert last.wanted + last.kept < 0.95 * (first.wanted + first.kept)
 
 
+def test_step_sizes_fall_to_nothing_in_the_second_half():
+    one = training(double_model("gpt2"), settings(num_steps=8))
+    rates = []
+    for _ in range(8):
+        one.step()
+        rates.append([group["lr"] for group in one._adam.param_groups])
+
+    shares = [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    for share, found in zip(shares, rates, strict=True):
+        assert found == pytest.approx([share * 1e-3, share * 1e-2])
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_an_interrupted_training_gives_the_bytes_of_one_that_was_not(
     tmp_path, monkeypatch, inside

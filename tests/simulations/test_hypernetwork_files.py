@@ -4,6 +4,7 @@ import pytest
 
 from flwr_collabedit.errors import ConfigurationError, HypernetworkError
 from simulations.engines import Engine
+from simulations.hypernetwork_files import check_file
 from simulations.launch import read_settings, run
 from simulations.settings import ExperimentSettings
 from simulations.sweep import sweep
@@ -68,3 +69,7 @@ def test_a_sweep_without_the_network_starts_no_cell(here):
     with pytest.raises(HypernetworkError, match="Train one"):
         sweep(here / "sweep.toml", here / "out", engine=Engine.IN_PROCESS)
     assert not (here / "out").exists()
+
+
+def test_other_editors_need_no_file():
+    check_file(ExperimentSettings())

@@ -43,6 +43,7 @@ from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.config import MemitConfig
 from flwr_collabedit.editors.covariance import estimate_second_moments
 from flwr_collabedit.editors.layer_passes import LayerPasses, Plan
+from flwr_collabedit.editors.methods import priors_of
 from flwr_collabedit.editors.targets import Targets, optimize_targets
 from flwr_collabedit.models.weights import weight_shapes
 
@@ -200,7 +201,8 @@ class Benchmark:
             name: torch.zeros(shape, dtype=torch.float64, device=self._lm.device)
             for name, shape in weight_shapes(self._lm, config.layers).items()
         }
-        given = (self._lm, config, CONTEXTS, moments, deltas)
+        priors = priors_of(config, moments)
+        given = (self._lm, config, CONTEXTS, priors, deltas)
         passes = LayerPasses(*given, clock=self._clock)
         passes.run(self._requests, z, Plan("synchronous", "remaining"))
         return passes

@@ -8,11 +8,13 @@ from typing import Any
 
 from flwr_collabedit.evaluation.intervals import Estimate
 from simulations.comparison import Group
+from simulations.settings import ExperimentSettings
 
 _EDITING = (
     *("editor", "hyperparameters", "editor-options"),
     *("hypernetwork", "second-moment-weight"),
 )
+_DEFAULTS = ExperimentSettings().to_run_config()
 
 
 def pooled_share(group: Group, facet: Sequence[Group], score: str) -> Estimate | None:
@@ -51,7 +53,9 @@ def _alike(group: Group, facet: Sequence[Group]) -> list[Group]:
 
 
 def _editing(group: Group) -> list[Any]:
-    return [group.runs[0].settings.get(name) for name in _EDITING]
+    # Older runs lack settings that came later.
+    settings = {**_DEFAULTS, **group.runs[0].settings}
+    return [settings[name] for name in _EDITING]
 
 
 def _ratio(

@@ -88,7 +88,7 @@ def train_editor(
 
         collabedit train-editor embedded --out malmen.safetensors
 
-        collabedit train-editor gpt2-xl --data zsre_train.json --out gpt2-xl.safetensors
+        collabedit train-editor gpt2-xl --data zsre.json --out xl.safetensors
 
     The training is kept in OUT.unfinished every half minute. At the end facts of
     subjects that it has not seen are edited together and scored.

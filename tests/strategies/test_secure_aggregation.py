@@ -202,7 +202,7 @@ def test_the_server_receives_masked_numbers_only():
     ]
     assert len(collected) == len(CLIENTS)
     sent = 0
-    priors = {n: server._prior(n) for n in MODEL.parameters}
+    priors = server.priors
     task = server.secure.task(len(CLIENTS), priors)
     sizes = [D_KEY * (D_KEY + 1) // 2] * 2 + [D_VALUE * D_KEY] * 2
     for index, reply in collected:

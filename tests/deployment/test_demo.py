@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,15 @@ def test_a_process_that_runs_on_is_wrong(tmp_path):
     federation = Federation(tmp_path)
     other = subprocess.Popen(["sleep", "600"], env={"FLWR_HOME": str(tmp_path / "a")})
 
-    assert str(other.pid) in wrong([EQUAL], federation, 3, 3)[0]
-
-    other.kill()
-    other.wait()
+    try:
+        # An instant after a program starts, its environment is not to be seen yet.
+        deadline = time.monotonic() + 10
+        while other.pid not in federation.left_over() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert str(other.pid) in wrong([EQUAL], federation, 3, 3)[0]
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_a_stranger_must_have_been_turned_away(tmp_path):

@@ -21,8 +21,9 @@ from flwr_collabedit.algebra.edit_statistics import EditStatistics
 from flwr_collabedit.algebra.running_sum import StatisticsSum
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.editor import EditResult, ModelEdit, Progress
+from flwr_collabedit.editors.hypernetwork_editor import HypernetworkEditor
 from flwr_collabedit.editors.hypernetwork_file import TrainedHypernetwork
-from flwr_collabedit.editors.label_gradients import Pair, label_gradients
+from flwr_collabedit.editors.label_gradients import Pair
 from flwr_collabedit.editors.layer_passes import Clock
 from flwr_collabedit.editors.malmen_config import MalmenConfig
 from flwr_collabedit.editors.start import start_deltas
@@ -30,42 +31,29 @@ from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
 
 
-class MalmenEditor:
+class MalmenEditor(HypernetworkEditor):
     """Edits a model with MALMEN and leaves it as it was: the result is a delta.
 
     Parameters
     ----------
-    lm : LanguageModel
-        The model, not edited yet.
+    lm, hypernetwork
+        See `HypernetworkEditor`.
     config : MalmenConfig
         Hyperparameters.
-    hypernetwork : TrainedHypernetwork
-        Trained on this model and these layers. It is not changed.
 
     Attributes
     ----------
     priors : dict of str to RidgePrior
         ``lambda I`` of every edited weight.
-
-    Raises
-    ------
-    ConfigurationError
-        If the layers do not fit the model.
-    HypernetworkError
-        If the hypernetwork is untrained, or not one of this model, these layers, this
-        editor or the configuration's fingerprint.
     """
+
+    form = "least-squares"
 
     def __init__(
         self, lm: LanguageModel, config: MalmenConfig, hypernetwork: TrainedHypernetwork
     ) -> None:
-        lm.check_layers(config.layers)
-        hypernetwork.check(
-            lm, config.layers, "least-squares", expected=config.hypernetwork
-        )
-        self._lm, self._config = lm, config
-        self._network = hypernetwork.network_on(lm)
-        self._check_count = hypernetwork.check_count
+        super().__init__(lm, config, hypernetwork)
+        self._normalizer = config.normalizer
         self.priors = hypernetwork.priors()
 
     def measure(self, requests: Sequence[EditRequest]) -> dict[str, Pair]:
@@ -136,16 +124,8 @@ class MalmenEditor:
         self, requests: Sequence[EditRequest], progress: Progress | None
     ) -> dict[str, Pair]:
         network = self._network
-        pairs = label_gradients(
-            self._lm,
-            list(network.config.weights),
-            requests,
-            tokens=network.config.tokens,
-            reduction=network.config.reduction,
-            rows_per_batch=self._config.rows_per_batch,
-            progress=progress,
-        )
-        if self._config.normalizer == "running":
+        pairs = self._gradients(requests, progress)
+        if self._normalizer == "running":
             network = deepcopy(network)
             for name, pair in pairs.items():
                 network.observe(name, *pair)

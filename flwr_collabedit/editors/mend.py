@@ -18,50 +18,22 @@ import torch
 from flwr_collabedit.data.requests import EditRequest
 from flwr_collabedit.editors.closed_forms import outer_product
 from flwr_collabedit.editors.editor import EditResult, ModelEdit, Progress
-from flwr_collabedit.editors.hypernetwork_file import TrainedHypernetwork
-from flwr_collabedit.editors.label_gradients import label_gradients
+from flwr_collabedit.editors.hypernetwork_editor import HypernetworkEditor
 from flwr_collabedit.editors.layer_passes import Clock
-from flwr_collabedit.editors.mend_config import MendConfig
 from flwr_collabedit.editors.start import start_deltas
-from flwr_collabedit.models.language_model import LanguageModel
 from flwr_collabedit.models.weights import applied_deltas
 
 
-class MendEditor:
+class MendEditor(HypernetworkEditor):
     """Edits a model with MEND and leaves it as it was: the result is a delta.
 
     An edit is a sum over the facts, with nothing solved: what clients write alone adds
     up, by Task-Arithmetic with scale 1, to what one party with all facts would write.
-    There are no other sums to it, so that CollabEdit does not take it.
-
-    Parameters
-    ----------
-    lm : LanguageModel
-        The model, not edited yet.
-    config : MendConfig
-        Hyperparameters.
-    hypernetwork : TrainedHypernetwork
-        Trained for MEND on this model and these layers. It is not changed.
-
-    Raises
-    ------
-    ConfigurationError
-        If the layers do not fit the model.
-    HypernetworkError
-        If the hypernetwork is untrained, or not one of this model, these layers, this
-        editor or the configuration's fingerprint.
+    There are no other sums to it, so that CollabEdit does not take it. Parameters and
+    errors are those of `HypernetworkEditor`.
     """
 
-    def __init__(
-        self, lm: LanguageModel, config: MendConfig, hypernetwork: TrainedHypernetwork
-    ) -> None:
-        lm.check_layers(config.layers)
-        hypernetwork.check(
-            lm, config.layers, "outer-product", expected=config.hypernetwork
-        )
-        self._lm, self._config = lm, config
-        self._network = hypernetwork.network_on(lm)
-        self._check_count = hypernetwork.check_count
+    form = "outer-product"
 
     @torch.no_grad()
     def edit(
@@ -86,20 +58,12 @@ class MendEditor:
             If the loss of the requests is not finite.
         """
         self._check_count(len(requests))
-        clock, config = Clock(), self._network.config
+        clock = Clock()
         deltas = start_deltas(self._lm, self._config.layers, start)
         if not requests:
             return EditResult(deltas)
         with clock.phase("measure"), applied_deltas(self._lm, deltas):
-            pairs = label_gradients(
-                self._lm,
-                list(config.weights),
-                requests,
-                tokens=config.tokens,
-                reduction=config.reduction,
-                rows_per_batch=self._config.rows_per_batch,
-                progress=progress,
-            )
+            pairs = self._gradients(requests, progress)
         for name, pair in pairs.items():
             deltas[name] = deltas[name] + outer_product(self._network, name, *pair)
         return EditResult(deltas, seconds=clock.seconds)

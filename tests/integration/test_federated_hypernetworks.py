@@ -125,6 +125,21 @@ def test_on_equal_terms_merged_is_pooled(form, history, tmp_path):
     assert all(one.norm() > 1e-3 for one in found.values())
 
 
+def test_the_report_has_the_norm_of_what_is_to_be_put_out(tmp_path):
+    federation = Federation(tmp_path)
+    server = federation.server()
+    grid = make_grid(federation.lm, tmp_path / "c", hypernetwork=federation.file)
+
+    server.start(grid, num_rounds=1)
+
+    editor = make_editor(federation.lm, federation.config, federation.parts)
+    requests = [case.request for own in ROUNDS for case in own[0]]
+    found = editor.measure(requests).values()
+    expected = sum(float(one.square().sum()) for _, one in found) ** 0.5
+    assert server.reports[-1].residual_norm_before == pytest.approx(expected, rel=1e-5)
+    assert expected > 0
+
+
 def test_several_rounds_without_history_are_not_one(tmp_path):
     federation = Federation(tmp_path)
 
